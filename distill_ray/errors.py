@@ -1,0 +1,73 @@
+"""Every error distill_ray raises on purpose, by what the caller can do about it.
+
+DistillRayError
+├── GraphError          the pipeline is declared wrongly: mend the script
+├── ParameterError      a value given to a step, a run or a command is wrong
+├── SignatureError      something cannot be signed: set ``version``, or exclude it
+├── RowError            a step gave a row that cannot be stored exactly
+├── ModelError          a model cannot be found, loaded or reached
+├── StorageError        the cache root cannot be read or written
+│   ├── CorruptObjectError   an object is not what was written
+│   └── FormatVersionError   the cache root was made by another format of distill_ray
+├── ResourceError       no node can ever hold what a step declares
+├── StepError           a step raised while running
+└── RunInterruptedError the run was stopped; run it again to resume
+"""
+
+from __future__ import annotations
+
+
+class DistillRayError(Exception):
+    """Base of all errors raised by distill_ray."""
+
+
+class GraphError(DistillRayError):
+    """The pipeline's steps or connections are wrong."""
+
+
+class ParameterError(DistillRayError):
+    """A parameter has a wrong name or value."""
+
+
+class SignatureError(DistillRayError):
+    """A value or a piece of code cannot be signed."""
+
+
+class RowError(DistillRayError):
+    """A row holds something that cannot be stored exactly."""
+
+
+class ModelError(DistillRayError):
+    """A model cannot be found, loaded or reached."""
+
+
+class StorageError(DistillRayError):
+    """The storage cannot be read or written."""
+
+
+class CorruptObjectError(StorageError):
+    """A stored object is not what was written."""
+
+
+class FormatVersionError(StorageError):
+    """The cache root has another format version."""
+
+
+class ResourceError(DistillRayError):
+    """No node has the resources that a step declares."""
+
+
+class StepError(DistillRayError):
+    """A step raised while it ran: names the step, the rows and the original traceback."""
+
+    def __init__(self, step: str, message: str, *, rows: tuple[int, int] | None = None, trace: str = "") -> None:
+        self.step = step
+        self.rows = rows
+        self.trace = trace
+        where = "" if rows is None else f", input rows {rows[0]} to {rows[1] - 1}"
+        text = f"Step '{step}'{where}: {message}"
+        super().__init__(f"{text}\n\n{trace}" if trace else text)
+
+
+class RunInterruptedError(DistillRayError):
+    """The run was stopped before its end. What was finished is in the cache: run again to resume."""
