@@ -1,0 +1,31 @@
+"""What users may give as ``structured_output``, and how a chat server is asked for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator
+
+from distill_ray.errors import ParameterError
+
+
+def json_schema_of(value: Any) -> Any:
+    """Return the JSON schema in a schema, a pydantic model or ``{"format": "json", "schema": ...}``."""
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        return value.model_json_schema()
+    if isinstance(value, dict) and "schema" in value:
+        if value.get("format", "json") != "json":
+            raise ParameterError(
+                f"structured_output: format {value['format']!r} is not supported: use 'json' and a schema."
+            )
+        return json_schema_of(value["schema"])
+    return value
+
+
+JsonSchema: TypeAlias = Annotated[dict[str, Any], BeforeValidator(json_schema_of)]
+"""A JSON schema that every answer must follow."""
+
+
+def response_format_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``response_format`` of a chat completion request for a JSON schema."""
+    return {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
