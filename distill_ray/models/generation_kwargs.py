@@ -50,13 +50,21 @@ def check_generation_kwargs(
 @lru_cache(maxsize=256)
 def _form(method: Callable[..., Any]) -> type[BaseModel]:
     """Build a model whose fields are the method's parameters."""
-    hints = typing.get_type_hints(method, include_extras=True)
+    hints = _hints(method)
     fields: dict[str, Any] = {}
     extra: typing.Literal["allow", "forbid"] = "forbid"
     for name, parameter in inspect.signature(method).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             extra = "allow"
         elif name not in _GIVEN_BY_THE_TASK and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
-            fields[name] = (hints.get(name, Any) | None, None)
+            fields[name] = (hints.get(name, Any), None)
     config = ConfigDict(extra=extra, protected_namespaces=(), arbitrary_types_allowed=True)
     return create_model("GenerationKwargs", __config__=config, **fields)
+
+
+def _hints(method: Callable[..., Any]) -> dict[str, Any]:
+    """Return the parameters' types; a name that exists for type checkers only leaves them all unchecked."""
+    try:
+        return typing.get_type_hints(method, include_extras=True)
+    except NameError:
+        return {}

@@ -22,8 +22,8 @@ class LlamaCppLLM(LLM):
     """A GGUF model that llama.cpp runs in the process of each replica.
 
     With ``temperature=0`` or a seed the answers are the same every time, whatever the batch and
-    ``n_parallel``. The weights' SHA-256 is part of the signature where the model is a file that the driver can
-    read or one of the named models; for a Hub repository give ``revision``, as its files may change.
+    ``n_parallel``. The weights' SHA-256 is part of the signature where the model is a file that the driver
+    can read or one of the named models; for a Hub repository give ``revision``, as its files may change.
 
     Attributes:
         model: A named model (``"smollm2-135m-instruct"``), the path of a GGUF file, or a Hub repository:

@@ -49,9 +49,9 @@ class _Output(TypedDict):
 class GenerateOutput(_Output, total=False):
     """What a model returns for one conversation: lists with one item for each generation.
 
-    ``finish_reasons`` says how each ended: ``"stop"`` by itself, ``"length"`` cut at ``max_new_tokens`` or at
-    the end of the context, or what else the server calls it. ``logprobs`` is there where it was asked for: for
-    each generation and each of its tokens, the alternatives with their log probabilities.
+    ``finish_reasons`` says how each ended: ``"stop"`` by itself, ``"length"`` cut at ``max_new_tokens`` or
+    at the end of the context, or what else the server calls it. ``logprobs`` is there where it was asked for:
+    for each generation and each of its tokens, the alternatives with their log probabilities.
     """
 
     logprobs: list[list[list[dict[str, Any]]]]

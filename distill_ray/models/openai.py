@@ -194,7 +194,8 @@ class OpenAILLM(AsyncLLM):
 
         tried = f"tried {self.max_retries + 1} times"
         if isinstance(error, openai.APIStatusError):
-            return f"{self.base_url} answered {error.status_code}{self._tries(error.status_code)}: {error.message}"
+            status = error.status_code
+            return f"{self.base_url} answered {status}{self._tries(status)}: {error.message}"
         if isinstance(error, openai.APITimeoutError):
             return (
                 f"{self.base_url} gave no answer within {self.timeout:g} s, {tried}; "
