@@ -1,12 +1,17 @@
-"""The only user of fsspec: the URLs that users read from."""
+"""The only user of fsspec: the URLs that users read from, and the storage that the cache is kept on."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
 
 from distill_ray.errors import StorageError
 
@@ -153,3 +158,194 @@ def _sha256(filesystem: Any, path: str) -> str:
         while chunk := file.read(_HASH_CHUNK):
             content.update(chunk)
     return content.hexdigest()
+
+
+# The storage that the cache is kept on
+
+_TEMPORARY = ".tmp-"
+
+
+class Storage(Protocol):
+    """What the cache needs of a place to keep objects. Paths are relative, with ``/``."""
+
+    url: str
+
+    def read(self, path: str) -> bytes:
+        """Return the whole object; FileNotFoundError where there is none."""
+
+    def read_tail(self, path: str, count: int) -> bytes:
+        """Return the object's last ``count`` bytes, or all of a shorter one."""
+
+    def publish(self, path: str, data: bytes) -> None:
+        """Write the object so that a reader sees all of it or what was there before."""
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Write the object unless there is one; say whether this call, or an equal one, made it."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return ``{name: bytes}`` of the objects right below the folder."""
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove the objects; one that is gone already is no error."""
+
+
+def open_storage(url: str, storage_options: Mapping[str, Any] | None = None) -> Storage:
+    """Open a cache root.
+
+    Args:
+        url: a local path, or any fsspec URL (``gs://bucket/prefix``).
+        storage_options: given to the fsspec filesystem; never written anywhere.
+    """
+    if "://" not in url or url.startswith("file://"):
+        path = Path(url.removeprefix("file://")).expanduser().absolute()
+        return LocalStorage(str(path))
+    return ObjectStorage(url.rstrip("/"), dict(storage_options or {}))
+
+
+@dataclass(frozen=True)
+class LocalStorage:
+    """A folder on a local or shared disk."""
+
+    url: str
+
+    def read(self, path: str) -> bytes:
+        with self._errors("read", path):
+            return self._at(path).read_bytes()
+
+    def read_tail(self, path: str, count: int) -> bytes:
+        with self._errors("read", path), self._at(path).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - count))
+            return file.read()
+
+    def publish(self, path: str, data: bytes) -> None:
+        with self._errors("write", path), self._synced_copy(path, data) as temporary:
+            temporary.replace(self._at(path))
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        with self._errors("write", path), self._synced_copy(path, data) as temporary:
+            try:
+                os.link(temporary, self._at(path))
+            except FileExistsError:
+                return self._at(path).read_bytes() == data
+            return True
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        try:
+            with self._errors("list", folder), os.scandir(self._at(folder)) as entries:
+                return {
+                    entry.name: entry.stat().st_size
+                    for entry in entries
+                    if entry.is_file() and not entry.name.startswith(_TEMPORARY)
+                }
+        except FileNotFoundError:
+            return {}
+
+    def delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            with self._errors("delete", path):
+                self._at(path).unlink(missing_ok=True)
+
+    def _at(self, path: str) -> Path:
+        return Path(self.url, path)
+
+    @contextmanager
+    def _synced_copy(self, path: str, data: bytes) -> Iterator[Path]:
+        """A file beside ``path`` that holds ``data`` and has reached the disk; gone afterwards."""
+        target = self._at(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, verb: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(f"Cannot {verb} {self._at(path)}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ObjectStorage:
+    """A prefix of a bucket, through fsspec. The filesystem is made anew in each process."""
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectStorage, (self.url, self.options)
+
+    @cached_property
+    def _fs(self) -> Any:
+        return _object_filesystem(self.url, self.options)
+
+    def read(self, path: str) -> bytes:
+        with self._errors("read", path):
+            return bytes(self._fs.cat_file(self._at(path)))
+
+    def read_tail(self, path: str, count: int) -> bytes:
+        with self._errors("read", path):
+            return bytes(self._fs.cat_file(self._at(path), start=-count))
+
+    def publish(self, path: str, data: bytes) -> None:
+        with self._errors("write", path):
+            self._fs.pipe_file(self._at(path), data)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        with self._errors("write", path):
+            try:
+                self._fs.pipe_file(self._at(path), data, mode="create")
+            except FileExistsError:
+                # After a lost reply the client retries and meets its own object: equal content is ours.
+                return bytes(self._fs.cat_file(self._at(path))) == data
+            return True
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        try:
+            with self._errors("list", folder):
+                found = self._fs.ls(self._at(folder), detail=True, refresh=True)
+        except FileNotFoundError:
+            return {}
+        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in found if entry["type"] == "file"}
+
+    def delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            with self._errors("delete", path), suppress(FileNotFoundError):
+                self._fs.rm_file(self._at(path))
+
+    def _at(self, path: str) -> str:
+        return f"{self.url}/{path}"
+
+    @contextmanager
+    def _errors(self, verb: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise StorageError(f"Cannot {verb} {self._at(path)}: {type(error).__name__}: {error}") from error
+
+
+def _object_filesystem(url: str, options: Mapping[str, Any]) -> Any:
+    """Our own filesystem instance, never one that lists from memory."""
+    protocol = url.split("://", 1)[0]
+    try:
+        if protocol in ("gs", "gcs"):
+            import gcsfs
+
+            return gcsfs.core.GCSFileSystem(use_listings_cache=False, skip_instance_cache=True, **options)
+        import fsspec
+
+        if protocol == "memory":
+            return fsspec.filesystem(protocol)
+        return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True, **options)
+    except (ImportError, ValueError) as error:
+        raise StorageError(f"Cannot open {url}: {error}") from error

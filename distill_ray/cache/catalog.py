@@ -1,0 +1,36 @@
+"""What a cache root holds, as the plan asks for it: outputs that can be believed, and units that may be found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill_ray.cache.manifest import Manifest, PartEntry
+from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.store import CacheStore
+from distill_ray.errors import CorruptObjectError
+
+
+@dataclass(frozen=True)
+class StoreCatalog:
+    """Answers from a cache root."""
+
+    store: CacheStore
+
+    def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
+        """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
+        try:
+            manifest = self.store.read_manifest(function, output_key)
+        except CorruptObjectError as error:
+            return None, f"its manifest is damaged: {error}"
+        if manifest is None:
+            return None, ""
+        missing = self.store.missing_parts(manifest)
+        if missing:
+            return None, f"{len(missing)} of its {len(manifest.parts)} parts are gone or cut: {missing[0]}"
+        return manifest, ""
+
+    def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
+        """Return the unit indexes of the parts that any run left of this function."""
+        return self.store.read_indexes(function, self.store.parts(function))

@@ -1,0 +1,158 @@
+"""The cache root as the engine sees it: manifests, parts and records by their names, over a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from distill_ray.cache import paths
+from distill_ray.cache.manifest import Manifest, PartEntry
+from distill_ray.cache.part import UnitIndex, decode_index, decode_part, encode_part, part_digest
+from distill_ray.cache.paths import FORMAT_FILE, FORMAT_VERSION, FunctionId
+from distill_ray.errors import CorruptObjectError, FormatVersionError
+from distill_ray.storage import Storage
+
+READERS = 16
+"""Threads that fetch small objects at once: an object store answers in tens of milliseconds."""
+
+TAIL = 64 * 1024
+"""Bytes at a part's end that are fetched first: most footers fit."""
+
+
+@dataclass(frozen=True)
+class CacheStore:
+    """Reads and writes the objects of one cache root."""
+
+    storage: Storage
+
+    def check_format(self) -> None:
+        """Claim an empty root, or refuse one that another format wrote.
+
+        Raises:
+            FormatVersionError: the root's format is not ours.
+        """
+        wanted = orjson.dumps({"format": FORMAT_VERSION})
+        try:
+            found = self.storage.read(FORMAT_FILE)
+        except FileNotFoundError:
+            self.storage.put_if_absent(FORMAT_FILE, wanted)
+            return
+        if found != wanted:
+            raise FormatVersionError(
+                f"The cache root {self.storage.url} has format {found[:200]!r}; this version of distill_ray "
+                f"writes format {FORMAT_VERSION}. Use another `cache_dir`, or the version that made it."
+            )
+
+    def read_manifest(self, function: FunctionId, output_key: str) -> Manifest | None:
+        """Return the manifest of an output if it is complete, else None.
+
+        Raises:
+            CorruptObjectError: there is one, but it cannot be read.
+        """
+        path = function.manifest(output_key)
+        try:
+            data = self.storage.read(path)
+        except FileNotFoundError:
+            return None
+        manifest = Manifest.from_json(data, f"{self.storage.url}/{path}")
+        if manifest.output_key != output_key or manifest.function != function:
+            raise CorruptObjectError(f"{self.storage.url}/{path} is the manifest of another output.")
+        return manifest
+
+    def write_manifest(self, manifest: Manifest, *, replace: bool) -> Manifest:
+        """Publish a complete output; without ``replace`` the first one written stays, and is returned."""
+        path = manifest.function.manifest(manifest.output_key)
+        if replace:
+            self.storage.publish(path, manifest.to_json())
+            return manifest
+        if self.storage.put_if_absent(path, manifest.to_json()):
+            return manifest
+        return self.read_manifest(manifest.function, manifest.output_key) or manifest
+
+    def missing_parts(self, manifest: Manifest) -> list[str]:
+        """Names of the manifest's parts that are absent or have another size: one listing."""
+        if not manifest.parts:
+            return []
+        sizes = self.storage.sizes(manifest.function.parts_folder)
+        return [part.name for part in manifest.parts if sizes.get(f"{part.name}.parquet") != part.size]
+
+    def parts(self, function: FunctionId) -> list[PartEntry]:
+        """All parts that any run left of this function: one listing."""
+        sizes = self.storage.sizes(function.parts_folder)
+        names = sorted(name for name in sizes if name.endswith(".parquet"))
+        return [PartEntry(name.removesuffix(".parquet"), sizes[name]) for name in names]
+
+    def read_indexes(
+        self, function: FunctionId, parts: Sequence[PartEntry]
+    ) -> list[tuple[PartEntry, UnitIndex]]:
+        """Read the unit indexes of several parts at once; parts that are gone or damaged are left out."""
+        with ThreadPoolExecutor(min(READERS, max(1, len(parts)))) as pool:
+            found = pool.map(lambda part: self._read_index(function, part.name), parts)
+            return [(part, index) for part, index in zip(parts, found, strict=True) if index is not None]
+
+    def _read_index(self, function: FunctionId, name: str) -> UnitIndex | None:
+        path, count = function.part(name), TAIL
+        try:
+            while True:
+                tail = self.storage.read_tail(path, count)
+                index = decode_index(tail, len(tail))
+                if isinstance(index, UnitIndex):
+                    return index
+                if index <= count:
+                    return None
+                count = index
+        except (FileNotFoundError, CorruptObjectError):
+            return None
+
+    def read_part(self, function: FunctionId, name: str) -> tuple[pa.Table, UnitIndex]:
+        """Read a part whole.
+
+        Raises:
+            CorruptObjectError: it is gone, or not what was written.
+        """
+        path = function.part(name)
+        try:
+            data = self.storage.read(path)
+            if not name.endswith(_name_ending(data)):
+                raise CorruptObjectError("its content is not what was written")
+            return decode_part(data)
+        except FileNotFoundError as error:
+            raise CorruptObjectError(f"{self.storage.url}/{path} is gone.") from error
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"{self.storage.url}/{path}: {error}") from error
+
+    def write_part(self, function: FunctionId, stem: str, table: pa.Table, index: UnitIndex) -> PartEntry:
+        """Encode and publish a part under a name nobody knows yet: the stem and the content's digest."""
+        data = encode_part(table, index)
+        name = stem + _name_ending(data)
+        self.storage.publish(function.part(name), data)
+        return PartEntry(name, len(data))
+
+    def delete_parts(self, function: FunctionId, names: Iterable[str]) -> None:
+        """Remove parts that nothing refers to."""
+        self.storage.delete(function.part(name) for name in names)
+
+    def write_preimage(self, function: FunctionId, preimage: Any, code: Mapping[str, str]) -> None:
+        """Keep what the function's signature was made from, for `explain`."""
+        record = {"class": function.class_name, "preimage": preimage, "code": dict(code)}
+        self.storage.put_if_absent(function.signature_file, orjson.dumps(record))
+
+    def write_pipeline_record(
+        self, name: str, signature: str, aggregated: str, record: Mapping[str, Any]
+    ) -> None:
+        """Remember the leaf outputs of a finished run of a pipeline."""
+        self.storage.publish(paths.pipeline_record(name, signature, aggregated), orjson.dumps(record))
+
+    def write_run_file(self, run: str, name: str, data: bytes) -> None:
+        """Write a file into a run's folder."""
+        self.storage.publish(f"{paths.run_folder(run)}/{name}", data)
+
+
+def _name_ending(data: bytes) -> str:
+    """What a part's name ends with: 128 bits of its content's SHA-256."""
+    return f"-{part_digest(data)[:32]}"

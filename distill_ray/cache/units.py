@@ -1,0 +1,80 @@
+"""Units: the keys they are found by, and the look-up of those that earlier runs have stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.part import UnitIndex
+
+KEY_BYTES = 16
+
+
+def batch_key(digests: Sequence[bytes]) -> bytes:
+    """Key of a batch: for each predecessor the digests of its rows, 16 bytes a row."""
+    state = hashlib.sha256(b"batch")
+    for rows in digests:
+        state.update(len(rows).to_bytes(8, "big"))
+        state.update(rows)
+    return state.digest()[:KEY_BYTES]
+
+
+def offset_key(offset: int) -> bytes:
+    """Key of what a generator yields from row number ``offset`` on."""
+    return hashlib.sha256(b"offset" + offset.to_bytes(8, "big")).digest()[:KEY_BYTES]
+
+
+def end_key(offset: int) -> bytes:
+    """Key that says: this generator ends before row number ``offset``."""
+    return hashlib.sha256(b"end" + offset.to_bytes(8, "big")).digest()[:KEY_BYTES]
+
+
+@dataclass(frozen=True)
+class StoredUnit:
+    """A unit's rows in a part.
+
+    Attributes:
+        part: the part.
+        first_row: first row in the part.
+        rows: number of rows; may be 0.
+        digests: 16 bytes for each row.
+    """
+
+    part: PartEntry
+    first_row: int
+    rows: int
+    digests: bytes
+
+
+class StoredUnits:
+    """What earlier runs left of one step function, by unit key.
+
+    Each stored unit is handed out once: the k-th equal key takes the k-th stored output, the newest
+    run's first.
+    """
+
+    def __init__(self, parts: Iterable[tuple[PartEntry, UnitIndex]] = ()) -> None:
+        self._by_key: dict[bytes, deque[StoredUnit]] = {}
+        self.rows = 0
+        self.units = 0
+        parts = list(parts)
+        replaced = {name for _, index in parts for name in index.replaces}
+        newest_first = sorted((p for p in parts if p[0].name not in replaced), key=lambda p: p[0].name)
+        newest_first.sort(key=lambda p: p[1].run, reverse=True)
+        for part, index in newest_first:
+            self._add(part, index)
+
+    def _add(self, part: PartEntry, index: UnitIndex) -> None:
+        for key, first_row, rows in index.units:
+            digests = index.digests[first_row * KEY_BYTES : (first_row + rows) * KEY_BYTES]
+            self._by_key.setdefault(key, deque()).append(StoredUnit(part, first_row, rows, digests))
+            self.rows += rows
+            self.units += 1
+
+    def take(self, key: bytes) -> StoredUnit | None:
+        """Hand out the next stored unit of this key, if there is one left."""
+        found = self._by_key.get(key)
+        return found.popleft() if found else None

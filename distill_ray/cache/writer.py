@@ -1,0 +1,254 @@
+"""Gathers a replica's output into parts and writes them in the background, so that a crash costs seconds.
+
+Parts are cut by size, by age and at the end. Small ones, which a slow step leaves, are merged as they
+gather: eight of one tier become one of the next, so a finished output consists of few parts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.rows import concat_tables
+from distill_ray.cache.store import CacheStore
+
+
+@dataclass(frozen=True)
+class WriterSettings:
+    """When a part is cut.
+
+    Attributes:
+        flush_seconds: age of the oldest row at which a part is written: what a crash may cost.
+        part_bytes: size of a part on the storage that is aimed at.
+        buffer_bytes: bytes in memory above which the step waits for the writer.
+    """
+
+    flush_seconds: float = 5.0
+    part_bytes: int = 12 << 20
+    buffer_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that one call made, with the units they belong to.
+
+    Attributes:
+        id: the engine's name for these rows.
+        table: the rows.
+        keys: 16 bytes for each unit.
+        counts: rows of each unit.
+        digests: 16 bytes for each row.
+    """
+
+    id: int
+    table: pa.Table
+    keys: bytes
+    counts: tuple[int, ...]
+    digests: bytes
+    seconds: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class WrittenPart:
+    """A part that has reached the storage.
+
+    Attributes:
+        entry: its name, size and digest.
+        blocks: ``(block id, first row in the part)``.
+        replaces: names of the parts that were merged into it.
+    """
+
+    entry: PartEntry
+    blocks: tuple[tuple[int, int], ...]
+    replaces: tuple[str, ...] = ()
+
+
+MERGE = 8
+"""Small parts of one tier that become one of the next."""
+
+SMALL = 1 / 3
+"""A part below this share of ``part_bytes`` is merged with others."""
+
+
+@dataclass
+class PartWriter:
+    """Writes one replica's output; one thread of its own, started with the first block."""
+
+    store: CacheStore
+    function: FunctionId
+    run: str
+    tag: str
+    settings: WriterSettings = field(default_factory=WriterSettings)
+
+    def __post_init__(self) -> None:
+        self._change = threading.Condition()
+        self._buffer: list[Block] = []
+        self._buffered = 0
+        self._oldest = 0.0
+        self._ratio = 0.5
+        self._written: list[WrittenPart] = []
+        self._tiers: list[list[WrittenPart]] = []
+        self._count = 0
+        self._busy = False
+        self._draining = False
+        self._closed = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def add(self, block: Block) -> None:
+        """Take rows over; waits only where the storage is slower than the step for long."""
+        with self._change:
+            self._raise_error()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="part-writer", daemon=True)
+                self._thread.start()
+            self._change.wait_for(lambda: self._buffered < self.settings.buffer_bytes or self._error)
+            if not self._buffer:
+                self._oldest = time.monotonic()
+            self._buffer.append(block)
+            self._buffered += block.table.nbytes
+            self._change.notify_all()
+
+    def take_written(self) -> tuple[WrittenPart, ...]:
+        """Parts that have reached the storage since the last call."""
+        with self._change:
+            self._raise_error()
+            written, self._written = self._written, []
+            return tuple(written)
+
+    def flush(self) -> tuple[WrittenPart, ...]:
+        """Write everything that is left, merge what is small, and return `take_written`."""
+        with self._change:
+            self._draining = True
+            self._change.notify_all()
+            self._change.wait_for(lambda: (not self._buffer and not self._busy) or self._error)
+            self._draining = False
+            self._raise_error()
+        self._merge_all()
+        return self.take_written()
+
+    def close(self) -> None:
+        """End the thread. What was not flushed is lost."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not self._closed and not self._is_due():
+                    self._change.wait(self._seconds_left())
+                if self._closed:
+                    return
+                blocks, self._buffer, self._buffered = self._buffer, [], 0
+                self._busy = True
+                self._change.notify_all()
+            try:
+                self._write(blocks)
+                self._merge_full_tiers()
+            except BaseException as error:  # handed to the step's thread
+                with self._change:
+                    self._error = error
+            with self._change:
+                self._busy = False
+                self._change.notify_all()
+
+    def _is_due(self) -> bool:
+        if not self._buffer or self._error:
+            return False
+        full = self._buffered * self._ratio >= self.settings.part_bytes
+        return full or self._draining or self._seconds_left() <= 0
+
+    def _seconds_left(self) -> float:
+        if not self._buffer or self._error:
+            return 3600.0
+        return self._oldest + self.settings.flush_seconds - time.monotonic()
+
+    def _write(self, blocks: Sequence[Block]) -> None:
+        table = concat_tables([block.table for block in blocks])
+        index = UnitIndex(
+            keys=b"".join(block.keys for block in blocks),
+            counts=tuple(count for block in blocks for count in block.counts),
+            digests=b"".join(block.digests for block in blocks),
+            run=self.run,
+            replaces=(),
+            seconds=sum(block.seconds for block in blocks),
+            input_tokens=sum(block.input_tokens for block in blocks),
+            output_tokens=sum(block.output_tokens for block in blocks),
+        )
+        entry = self.store.write_part(self.function, self._next_name(), table, index)
+        if table.nbytes > 1 << 16:
+            self._ratio = entry.size / table.nbytes
+        positions, first = [], 0
+        for block in blocks:
+            positions.append((block.id, first))
+            first += block.table.num_rows
+        self._publish(WrittenPart(entry, tuple(positions)), tier=0)
+
+    def _next_name(self) -> str:
+        self._count += 1
+        return f"{self.run}-{self.tag}-{self._count:05d}"
+
+    def _publish(self, part: WrittenPart, tier: int) -> None:
+        with self._change:
+            self._written.append(part)
+        if part.entry.size < self.settings.part_bytes * SMALL:
+            while len(self._tiers) <= tier:
+                self._tiers.append([])
+            self._tiers[tier].append(part)
+
+    def _merge_full_tiers(self) -> None:
+        for tier in range(len(self._tiers)):
+            if len(self._tiers[tier]) >= MERGE:
+                parts, self._tiers[tier] = self._tiers[tier], []
+                self._merge(parts, tier + 1)
+
+    def _merge_all(self) -> None:
+        """At the end: what is still small becomes parts of about the size that is aimed at."""
+        parts = [part for tier in self._tiers for part in tier]
+        self._tiers = []
+        group: list[WrittenPart] = []
+        for part in parts:
+            group.append(part)
+            if sum(member.entry.size for member in group) >= self.settings.part_bytes:
+                self._merge(group, tier=0)
+                group = []
+        if len(group) > 1:
+            self._merge(group, tier=0)
+        self._tiers = []
+
+    def _merge(self, parts: Sequence[WrittenPart], tier: int) -> None:
+        read = [self.store.read_part(self.function, part.entry.name) for part in parts]
+        table = concat_tables([rows for rows, _ in read])
+        indexes = [index for _, index in read]
+        names = tuple(part.entry.name for part in parts)
+        index = UnitIndex(
+            keys=b"".join(index.keys for index in indexes),
+            counts=tuple(count for index in indexes for count in index.counts),
+            digests=b"".join(index.digests for index in indexes),
+            run=self.run,
+            # Also what the merged ones replaced: a crash may have left all three generations behind.
+            replaces=names + tuple(name for index in indexes for name in index.replaces),
+            seconds=sum(index.seconds for index in indexes),
+            input_tokens=sum(index.input_tokens for index in indexes),
+            output_tokens=sum(index.output_tokens for index in indexes),
+        )
+        entry = self.store.write_part(self.function, self._next_name(), table, index)
+        positions, first = [], 0
+        for part, (rows, _) in zip(parts, read, strict=True):
+            positions.extend((block, first + row) for block, row in part.blocks)
+            first += rows.num_rows
+        self._publish(WrittenPart(entry, tuple(positions), replaces=names), tier)

@@ -1,0 +1,170 @@
+"""Where rows are while a run goes on: in memory, in a part, or both; and who still needs them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.writer import WrittenPart
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows of a block."""
+
+    block: int
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A slice with its rows' digests, 16 bytes each."""
+
+    slice: Slice
+    digests: bytes
+
+
+class Edge:
+    """The ordered rows on their way from one step to one that follows it."""
+
+    def __init__(self, producer: str) -> None:
+        self.producer = producer
+        self.rows = 0
+        self.total = 0
+        self.closed = False
+        self._pieces: deque[Piece] = deque()
+
+    def push(self, piece: Piece) -> None:
+        if piece.slice.rows:
+            self._pieces.append(piece)
+            self.rows += piece.slice.rows
+            self.total += piece.slice.rows
+
+    def take(self, rows: int) -> tuple[list[Slice], bytes]:
+        """Take the next rows off; there must be as many."""
+        slices, digests, missing = [], [], rows
+        while missing:
+            piece = self._pieces.popleft()
+            if piece.slice.rows > missing:
+                piece, rest = _split(piece, missing)
+                self._pieces.appendleft(rest)
+            slices.append(piece.slice)
+            digests.append(piece.digests)
+            missing -= piece.slice.rows
+        self.rows -= rows
+        return slices, b"".join(digests)
+
+
+def _split(piece: Piece, rows: int) -> tuple[Piece, Piece]:
+    whole, cut = piece.slice, rows * DIGEST_BYTES
+    return (
+        Piece(Slice(whole.block, whole.start, rows), piece.digests[:cut]),
+        Piece(Slice(whole.block, whole.start + rows, whole.rows - rows), piece.digests[cut:]),
+    )
+
+
+@dataclass
+class _Block:
+    step: str
+    nbytes: int = 0
+    live: bool = False
+    needed: int = 0
+    part: PartEntry | None = None
+    first_row: int = 0
+
+
+@dataclass
+class Blocks:
+    """All blocks of a run.
+
+    Attributes:
+        live_bytes: bytes that a step's rows may hold in memory before those that are in parts are let go.
+    """
+
+    live_bytes: int = 256 << 20
+    _blocks: dict[int, _Block] = field(default_factory=dict)
+    _stored: dict[tuple[str, str], int] = field(default_factory=dict)
+    _held: dict[str, int] = field(default_factory=dict)
+    _live: dict[int, None] = field(default_factory=dict)
+    _idle: set[int] = field(default_factory=set)
+    _count: int = 0
+
+    def new(self, step: str) -> int:
+        """Name the rows that a call is going to make."""
+        self._count += 1
+        self._blocks[self._count] = _Block(step)
+        return self._count
+
+    def in_part(self, step: str, part: PartEntry) -> int:
+        """Return the block that is a whole part of an earlier run."""
+        known = self._stored.get((step, part.name))
+        if known is not None:
+            return known
+        block = self.new(step)
+        self._blocks[block].part = part
+        self._stored[step, part.name] = block
+        return block
+
+    def made(self, block: int, nbytes: int) -> None:
+        """The call returned: its rows are in memory."""
+        entry = self._blocks[block]
+        entry.live, entry.nbytes = True, nbytes
+        self._live[block] = None
+        self._held[entry.step] = self._held.get(entry.step, 0) + nbytes
+
+    def written(self, part: WrittenPart) -> None:
+        """The blocks' rows have reached the storage."""
+        for block, first_row in part.blocks:
+            self._blocks[block].part = part.entry
+            self._blocks[block].first_row = first_row
+            self._idle.add(block)
+
+    def need(self, piece: Slice) -> None:
+        """Someone will read these rows."""
+        self._blocks[piece.block].needed += piece.rows
+
+    def done(self, slices: Iterable[Slice]) -> None:
+        """Someone has read these rows and will not again."""
+        for piece in slices:
+            entry = self._blocks[piece.block]
+            entry.needed -= piece.rows
+            if entry.needed == 0 and entry.live:
+                self._idle.add(piece.block)
+
+    def place(self, block: int) -> tuple[str, PartEntry, int] | None:
+        """Return (step, part, first row) of rows that are read from a part; None: they are in memory."""
+        entry = self._blocks[block]
+        return None if entry.live or entry.part is None else (entry.step, entry.part, entry.first_row)
+
+    def stored_at(self, block: int) -> tuple[PartEntry, int] | None:
+        """Return (part, first row) of rows that have reached the storage."""
+        entry = self._blocks[block]
+        return None if entry.part is None else (entry.part, entry.first_row)
+
+    def held(self, step: str) -> int:
+        """Bytes of a step's rows in memory."""
+        return self._held.get(step, 0)
+
+    def release(self) -> tuple[int, ...]:
+        """Let go of rows in memory that are stored and either needed by nobody or too many."""
+        released = [number for number in self._idle if self._drop(number)]
+        self._idle.clear()
+        for step, held in self._held.items():
+            if held > self.live_bytes:
+                released += [n for n in list(self._live) if self._blocks[n].step == step and self._drop(n)]
+        return tuple(released)
+
+    def _drop(self, number: int) -> bool:
+        entry = self._blocks[number]
+        too_many = self._held.get(entry.step, 0) > self.live_bytes
+        if not entry.live or entry.part is None or (entry.needed and not too_many):
+            return False
+        entry.live = False
+        del self._live[number]
+        self._held[entry.step] -= entry.nbytes
+        return True

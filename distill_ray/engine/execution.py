@@ -1,0 +1,294 @@
+"""Carries out a plan with any executor: feeds the scheduler what happened, does what it says, commits outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
+from distill_ray.cache.store import CacheStore
+from distill_ray.cache.units import StoredUnits
+from distill_ray.cache.writer import WriterSettings, WrittenPart
+from distill_ray.engine.messages import (
+    Action,
+    CommitOutput,
+    Committed,
+    Event,
+    Failure,
+    Flushed,
+    FlushReplica,
+    ReleaseBlocks,
+    ReplicaReady,
+    SendWork,
+    StartReplica,
+    StopReplica,
+    WorkDone,
+)
+from distill_ray.engine.scheduler import Scheduler
+from distill_ray.engine.step_state import StepSpec
+from distill_ray.engine.worker import WorkerSetup
+from distill_ray.errors import RunInterruptedError, StepError, StorageError
+from distill_ray.events import Listener, PartWritten, ReplicaUp, StepAdvanced, StepFailed, StepFinished
+from distill_ray.plan import Plan, StepPlan
+from distill_ray.steps.base import BaseStep, GeneratorStep, Step
+
+
+class Executor(Protocol):
+    """Does what the scheduler says, somewhere. Events come back in any order."""
+
+    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
+        """Create a replica and load it; a `ReplicaReady` follows."""
+
+    def send(self, work: SendWork) -> None:
+        """Call a replica; a `WorkDone` follows."""
+
+    def flush(self, step: str, replica: int) -> None:
+        """Have a replica write all it has; a `Flushed` follows."""
+
+    def stop(self, step: str, replica: int) -> None:
+        """Unload a replica and give its resources back."""
+
+    def release(self, blocks: tuple[int, ...]) -> None:
+        """Forget rows in memory."""
+
+    def submit(self, event: Event) -> None:
+        """Queue an event that did not come from a replica."""
+
+    def next_event(self) -> Event:
+        """Wait for the next event."""
+
+    def close(self) -> None:
+        """Give back everything, whatever state it is in."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is carried out, whatever it computes.
+
+    Attributes:
+        run: the run's id.
+        writer: when parts are cut.
+        live_bytes: bytes that a step's rows may hold in memory before they are re-read from parts.
+        max_batches: batches of each generator after which it counts as ended; 0 is no limit.
+    """
+
+    run: str
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    live_bytes: int = 256 << 20
+    max_batches: int = 0
+
+
+def execute(
+    plan: Plan, store: CacheStore, executor: Executor, settings: RunSettings, emit: Listener
+) -> dict[str, Manifest]:
+    """Run what the plan says must run.
+
+    Returns:
+        The manifest of every step that ran or was a hit, by name.
+
+    Raises:
+        StepError: a step raised; what was finished is stored.
+        RunInterruptedError: the run was stopped; likewise.
+    """
+    execution = _Execution(plan, store, executor, settings, emit)
+    try:
+        execution.run()
+    finally:
+        executor.close()
+        execution.close()
+    return execution.manifests
+
+
+class _Execution:
+    """One run of one plan."""
+
+    def __init__(
+        self, plan: Plan, store: CacheStore, executor: Executor, settings: RunSettings, emit: Listener
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._executor = executor
+        self._settings = settings
+        self._emit = emit
+        self._running = {step.name: step for step in plan.steps if step.runs}
+        self.manifests = {step.name: step.manifest for step in plan.steps if step.manifest is not None}
+        self._replaced: dict[str, list[str]] = {name: [] for name in self._running}
+        self._commits = ThreadPoolExecutor(max_workers=4, thread_name_prefix="commit")
+        self._scheduler = Scheduler(
+            [self._spec(step) for step in self._running.values()],
+            {name: StoredUnits(step.indexes) for name, step in self._running.items()},
+            settings.live_bytes,
+        )
+
+    def _spec(self, plan: StepPlan) -> StepSpec:
+        step = self._plan.graph.steps[plan.name]
+        batch_size = step.batch_size if isinstance(step, GeneratorStep) else _input_batch_size(step)
+        return StepSpec(
+            name=plan.name,
+            predecessors=self._plan.graph.predecessors(plan.name),
+            kind="generator" if step.is_generator else "global" if step.is_global else "step",
+            batch_size=batch_size,
+            replicas=step.resources.replicas,
+            max_batches=self._settings.max_batches,
+        )
+
+    def run(self) -> None:
+        for name in self._running:
+            function = self._plan.functions[name]
+            self._store.write_preimage(self._plan[name].function, function.preimage, function.code)
+        computing = [name for name, step in self._running.items() if step.decision != "resume"]
+        self._do(self._scheduler.warm_up(computing))
+        self._feed_hits()
+        self._do(self._scheduler.actions())
+        while not self._scheduler.finished:
+            try:
+                self._take(self._executor.next_event())
+            except KeyboardInterrupt:
+                if self._scheduler.stopping:
+                    raise
+                self._scheduler.stopping = True
+            self._do(self._scheduler.actions())
+        self._conclude()
+
+    def _conclude(self) -> None:
+        failure = self._scheduler.failure
+        if failure is not None:
+            self._emit(StepFailed(failure.step, failure.message, failure.rows))
+            raise StepError(failure.step, failure.message, rows=failure.rows, trace=failure.trace)
+        if self._scheduler.stopping:
+            raise RunInterruptedError(
+                "The run was stopped. What was finished is in the cache: run it again to resume."
+            )
+        for name, replaced in self._replaced.items():
+            self._store.delete_parts(self._running[name].function, replaced)
+
+    def _feed_hits(self) -> None:
+        """Give the rows of hits to the steps that follow them: their digests, from the parts' footers."""
+        needed = {p for name in self._running for p in self._plan.graph.predecessors(name)}
+        for name in needed - set(self._running):
+            manifest = self.manifests[name]
+            indexes = dict(self._store.read_indexes(manifest.function, manifest.parts))
+            for segment in manifest.segments:
+                part = manifest.parts[segment.part]
+                if part not in indexes:
+                    raise StorageError(
+                        f"Part {manifest.function.part(part.name)} of step '{name}' is gone or damaged. "
+                        f"Run with use_cache=False on '{name}' to make it again."
+                    )
+                end = segment.first_row + segment.rows
+                digests = indexes[part].digests[segment.first_row * 16 : end * 16]
+                self._scheduler.feed(name, part, segment.first_row, segment.rows, digests)
+            self._scheduler.feed_end(name)
+
+    def _do(self, actions: Iterator[Action]) -> None:
+        for action in actions:
+            if isinstance(action, SendWork):
+                self._executor.send(action)
+            elif isinstance(action, StartReplica):
+                self._executor.start(action.step, action.replica, self._setup(action.step))
+            elif isinstance(action, FlushReplica):
+                self._executor.flush(action.step, action.replica)
+            elif isinstance(action, StopReplica):
+                self._executor.stop(action.step, action.replica)
+            elif isinstance(action, ReleaseBlocks):
+                self._executor.release(action.blocks)
+            elif isinstance(action, CommitOutput):
+                manifest = self._manifest(action.step)
+                self._commits.submit(self._commit, action.step, manifest)
+
+    def _setup(self, name: str) -> WorkerSetup:
+        step = self._plan.graph.steps[name]
+        sources = {p: self._plan[p].function for p in self._plan.graph.predecessors(name)}
+        return WorkerSetup(
+            step=detached(step, name),
+            function=self._plan[name].function,
+            sources=sources,
+            storage=self._store.storage,
+            run=self._settings.run,
+            writer=self._settings.writer,
+        )
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, WorkDone):
+            self._note_parts(event.step, event.record.written)
+        elif isinstance(event, Flushed):
+            self._note_parts(event.step, event.written)
+        self._scheduler.handle(event)
+        if isinstance(event, ReplicaReady) and event.failure is None:
+            self._emit(ReplicaUp(event.step, event.replica))
+        elif isinstance(event, WorkDone):
+            self._emit_advance(event.step)
+        elif isinstance(event, Committed) and event.failure is None:
+            self._emit_advance(event.step)
+            self._emit(StepFinished(event.step, self.manifests[event.step].rows))
+
+    def _note_parts(self, step: str, written: tuple[WrittenPart, ...]) -> None:
+        for part in written:
+            self._replaced[step] += part.replaces
+            self._emit(PartWritten(step, part.entry.name, part.entry.size))
+
+    def _emit_advance(self, name: str) -> None:
+        counters = self._scheduler.steps[name].counters
+        self._emit(StepAdvanced(name, **vars(counters)))
+
+    def _manifest(self, name: str) -> Manifest:
+        """What the scheduler knows of a finished step, as a manifest."""
+        state, plan = self._scheduler.steps[name], self._running[name]
+        numbers: dict[PartEntry, int] = {}
+        segments = []
+        for piece in state.segments:
+            stored = self._scheduler.blocks.stored_at(piece.block)
+            assert stored is not None, f"rows of step '{name}' were committed before they were stored"
+            part, first_row = stored
+            number = numbers.setdefault(part, len(numbers))
+            segments.append(Segment(number, first_row + piece.start, piece.rows))
+        return Manifest(
+            function=plan.function,
+            output_key=plan.output_key,
+            rows=state.counters.rows_out,
+            content=state.content,
+            parts=tuple(numbers),
+            segments=merge_segments(segments),
+            lineage=self._lineage(name),
+            run=self._settings.run,
+            seconds=state.counters.seconds,
+            input_tokens=state.counters.input_tokens,
+            output_tokens=state.counters.output_tokens,
+        )
+
+    def _lineage(self, name: str) -> dict[str, str]:
+        """``{output key: content digest}`` of a step and of all above it; they have all ended."""
+        if name not in self._running:
+            return dict(self.manifests[name].lineage)
+        lineage = {self._running[name].output_key: self._scheduler.steps[name].content}
+        for source in self._plan.graph.predecessors(name):
+            lineage.update(self._lineage(source))
+        return lineage
+
+    def _commit(self, name: str, manifest: Manifest) -> None:
+        """On a thread of its own: storage may be slow, and dispatching must not wait for it."""
+        try:
+            replace = self._running[name].replace_manifest
+            self.manifests[name] = self._store.write_manifest(manifest, replace=replace)
+            self._executor.submit(Committed(name))
+        except Exception as error:
+            message = f"its manifest could not be written: {type(error).__name__}: {error}"
+            self._executor.submit(Committed(name, Failure(name, message)))
+
+    def close(self) -> None:
+        self._commits.shutdown(wait=True)
+
+
+def _input_batch_size(step: BaseStep) -> int:
+    assert isinstance(step, Step)
+    return step.input_batch_size
+
+
+def detached(step: BaseStep, name: str) -> BaseStep:
+    """A copy of the step that knows its name but not its pipeline: what a replica is given."""
+    copy = step.model_copy()
+    copy.__dict__["pipeline"] = None
+    copy.__dict__["name"] = name
+    return copy

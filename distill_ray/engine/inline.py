@@ -1,0 +1,54 @@
+"""The executor that runs everything in this process, one call after the other: breakpoints work."""
+
+from __future__ import annotations
+
+import queue
+
+import pyarrow as pa
+
+from distill_ray.engine.messages import Event, Flushed, ReplicaReady, SendWork, WorkDone
+from distill_ray.engine.worker import Worker, WorkerSetup
+
+
+class InlineExecutor:
+    """Runs replicas in the caller's process and thread."""
+
+    def __init__(self) -> None:
+        self._workers: dict[tuple[str, int], Worker] = {}
+        self._tables: dict[int, pa.Table] = {}
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
+        worker = Worker(setup, replica)
+        self._workers[step, replica] = worker
+        self._events.put(ReplicaReady(step, replica, worker.load()))
+
+    def send(self, work: SendWork) -> None:
+        tables = [self._tables[block] for block in work.live]
+        table, record = self._workers[work.step, work.replica].run(work.work, tables)
+        if table is not None:
+            self._tables[work.work.block] = table
+        self._events.put(WorkDone(work.step, work.replica, work.work.block, record))
+
+    def flush(self, step: str, replica: int) -> None:
+        written, failure = self._workers[step, replica].flush()
+        self._events.put(Flushed(step, replica, written, failure))
+
+    def stop(self, step: str, replica: int) -> None:
+        self._workers.pop((step, replica)).close()
+
+    def release(self, blocks: tuple[int, ...]) -> None:
+        for block in blocks:
+            self._tables.pop(block, None)
+
+    def submit(self, event: Event) -> None:
+        self._events.put(event)
+
+    def next_event(self) -> Event:
+        return self._events.get()
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+        self._tables.clear()

@@ -1,0 +1,209 @@
+"""What travels between the driver and a step's replicas: small records, never rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from distill_ray.cache.writer import WrittenPart
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part to read rows from: the step that made it, and its name."""
+
+    step: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Range:
+    """Rows of one source.
+
+    Attributes:
+        source: position in `Work.sources`.
+        start: first row.
+        rows: number of rows.
+    """
+
+    source: int
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """One batch for ``process``.
+
+    Attributes:
+        key: the unit's key, 16 bytes.
+        first_row: number of its first row in the step's input.
+        rows: number of rows.
+    """
+
+    key: bytes
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call asks of a replica.
+
+    Attributes:
+        block: name of the rows that the call will make.
+        batches: the batches, in order; none for a generator.
+        inputs: for each predecessor the ranges that hold all batches' rows, in order.
+        sources: where rows are read from; None stands for the next table handed over with the call.
+        offset: for a generator that has not begun: number of its first row.
+        max_batches: for a generator: stop after so many batches; 0 is no limit.
+    """
+
+    block: int
+    batches: tuple[BatchWork, ...] = ()
+    inputs: tuple[tuple[Range, ...], ...] = ()
+    sources: tuple[StoredPart | None, ...] = ()
+    offset: int = 0
+    max_batches: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step could not go on, as text: an exception of a user's class may not travel.
+
+    Attributes:
+        step: the step's name.
+        message: class and text of the exception.
+        trace: the traceback in the replica.
+        rows: first row and end of the batch in the step's input, if it was a batch that failed.
+    """
+
+    step: str
+    message: str
+    trace: str = ""
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class WorkRecord:
+    """What came of a call, beside the rows.
+
+    Attributes:
+        counts: rows out of each finished unit, in order.
+        digests: 16 bytes for each row out.
+        nbytes: bytes of the rows in memory.
+        seconds: how long the call took.
+        last: a generator that has ended.
+        written: parts that reached the storage since the last call.
+        failure: why the rest of the call's units are missing.
+    """
+
+    counts: tuple[int, ...] = ()
+    digests: bytes = b""
+    nbytes: int = 0
+    seconds: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    last: bool = False
+    written: tuple[WrittenPart, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class ReplicaReady:
+    """A replica has loaded, or failed to."""
+
+    step: str
+    replica: int
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class WorkDone:
+    """A call has returned."""
+
+    step: str
+    replica: int
+    block: int
+    record: WorkRecord
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """A replica has written all it had."""
+
+    step: str
+    replica: int
+    written: tuple[WrittenPart, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class ReplicaLost:
+    """A replica's process is gone."""
+
+    step: str
+    replica: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A step's manifest is written, or could not be."""
+
+    step: str
+    failure: Failure | None = None
+
+
+Event: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed
+
+
+@dataclass(frozen=True)
+class StartReplica:
+    """Create a replica and load it."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class SendWork:
+    """Call a replica; ``live`` names the blocks to hand over as tables, in order."""
+
+    step: str
+    replica: int
+    work: Work
+    live: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class FlushReplica:
+    """Have a replica write all it has."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class StopReplica:
+    """Unload a replica and give its resources back."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class CommitOutput:
+    """Write the manifest of a step all of whose rows are stored."""
+
+    step: str
+
+
+@dataclass(frozen=True)
+class ReleaseBlocks:
+    """Forget these rows in memory: nobody needs them, or they can be read from their parts."""
+
+    blocks: tuple[int, ...] = field(default_factory=tuple)
+
+
+Action: TypeAlias = StartReplica | SendWork | FlushReplica | StopReplica | CommitOutput | ReleaseBlocks

@@ -1,0 +1,257 @@
+"""What a replica does: reads its batches, calls the step, encodes the rows and hands them to the writer.
+
+The same class serves every engine; it knows nothing of actors.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
+from distill_ray.cache.store import CacheStore
+from distill_ray.cache.units import end_key, offset_key
+from distill_ray.cache.writer import Block, PartWriter, WriterSettings
+from distill_ray.engine.messages import Failure, Range, StoredPart, Work, WorkRecord
+from distill_ray.errors import RowError
+from distill_ray.steps.base import BaseStep, GeneratorStep, Step
+from distill_ray.steps.mappings import rename_inputs, rename_outputs
+from distill_ray.storage import Storage
+from distill_ray.types import Batch, Row
+
+CALL_SECONDS = 0.075
+"""A generator's call gathers batches for so long."""
+
+CALL_BYTES = 2 << 20
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """All that a replica is made from.
+
+    Attributes:
+        step: the step, without its pipeline.
+        function: the step function that its output is stored under.
+        sources: the step functions of the steps it takes rows from, by step name.
+        storage: the cache root.
+        run: the run's id.
+        writer: when parts are cut.
+    """
+
+    step: BaseStep
+    function: FunctionId
+    sources: Mapping[str, FunctionId]
+    storage: Storage
+    run: str
+    writer: WriterSettings = field(default_factory=WriterSettings)
+
+
+@dataclass
+class _Made:
+    """Rows and units of one call."""
+
+    rows: list[Row] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    failure: Failure | None = None
+    last: bool = False
+
+    def add(self, key: bytes, rows: Sequence[Row]) -> None:
+        self.keys.append(key)
+        self.counts.append(len(rows))
+        self.rows.extend(rows)
+
+
+class Worker:
+    """One replica of a step."""
+
+    def __init__(self, setup: WorkerSetup, replica: int) -> None:
+        self._setup = setup
+        self._step = setup.step
+        self._name = setup.step.label
+        self._store = CacheStore(setup.storage)
+        self._writer = PartWriter(
+            self._store, setup.function, setup.run, f"{replica:03d}", setup.writer
+        )
+        self._read = lru_cache(maxsize=4)(self._read_part)
+        self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
+        self._offset = 0
+        self._ended = False
+        self._end_stored = False
+
+    def load(self) -> Failure | None:
+        """Load the step; what it raises comes back as text."""
+        try:
+            self._step.load()
+        except BaseException as error:
+            return self._failure(error, "load() raised ")
+        return None
+
+    def run(self, work: Work, tables: Sequence[pa.Table]) -> tuple[pa.Table | None, WorkRecord]:
+        """Compute the batches, or the generator's next rows."""
+        started = time.perf_counter()
+        if isinstance(self._step, GeneratorStep):
+            made = self._generate(self._step, work)
+        else:
+            made = self._process(work, tables)
+        return self._finish(work, made, started)
+
+    def flush(self) -> tuple[Any, Failure | None]:
+        """Write all rows that are left; returns the parts written and what went wrong."""
+        try:
+            return self._writer.flush(), None
+        except Exception as error:
+            return (), self._failure(error, "its output could not be written: ")
+
+    def close(self) -> Failure | None:
+        """Unload the step and end the writer."""
+        self._writer.close()
+        try:
+            self._step.unload()
+        except BaseException as error:
+            return self._failure(error, "unload() raised ")
+        return None
+
+    # Making rows.
+
+    def _process(self, work: Work, tables: Sequence[pa.Table]) -> _Made:
+        made = _Made()
+        try:
+            inputs = self._inputs(work, tables)
+        except Exception as error:
+            first, last = work.batches[0], work.batches[-1]
+            rows = (first.first_row, last.first_row + last.rows)
+            made.failure = self._failure(error, "its input could not be read: ", rows)
+            return made
+        start = 0
+        for batch in work.batches:
+            rows = (batch.first_row, batch.first_row + batch.rows)
+            try:
+                out = self._call([each[start : start + batch.rows] for each in inputs])
+            except Exception as error:
+                made.failure = self._failure(error, "process() raised ", rows)
+                return made
+            made.add(batch.key, out)
+            start += batch.rows
+        return made
+
+    def _call(self, batches: list[Batch]) -> list[Row]:
+        step = self._step
+        assert isinstance(step, Step)
+        renamed = [rename_inputs(batch, step.input_mappings) for batch in batches]
+        out: list[Row] = []
+        for rows in step.process(*(batch for batch, _ in renamed)):
+            _check_rows(rows)
+            out.extend(rows)
+        return rename_outputs(out, step.input_mappings, step.output_mappings, renamed[0][1])
+
+    def _generate(self, step: GeneratorStep, work: Work) -> _Made:
+        made = _Made(last=self._ended)
+        deadline = time.perf_counter() + CALL_SECONDS
+        try:
+            if self._rows_yielded is None:
+                self._offset = work.offset
+                self._rows_yielded = iter(step.process(offset=work.offset))
+            while not self._ended and time.perf_counter() < deadline:
+                self._take_next(step, made)
+                if work.max_batches and len(made.counts) >= work.max_batches:
+                    break
+                if len(made.rows) >= 64 * step.batch_size:
+                    break
+        except Exception as error:
+            made.failure = self._failure(error, "process() raised ", (self._offset, self._offset + 1))
+        made.last = self._ended
+        return made
+
+    def _take_next(self, step: GeneratorStep, made: _Made) -> None:
+        assert self._rows_yielded is not None
+        rows, last = next(self._rows_yielded, ([], True))
+        _check_rows(rows)
+        if rows:
+            rows = rename_outputs(list(rows), {}, step.output_mappings)
+            made.add(offset_key(self._offset), rows)
+            self._offset += len(rows)
+        self._ended = bool(last)
+
+    def _finish(self, work: Work, made: _Made, started: float) -> tuple[pa.Table | None, WorkRecord]:
+        try:
+            table, digests = encode_rows(made.rows), row_digests(made.rows)
+        except RowError as error:
+            failure = self._failure(error, "", _range_of(work))
+            return None, WorkRecord(failure=failure)
+        seconds = time.perf_counter() - started
+        input_tokens, output_tokens = _tokens(made.rows, self._name)
+        keys, counts = b"".join(made.keys), tuple(made.counts)
+        stored = counts
+        if made.last and not self._end_stored:
+            keys, stored = keys + end_key(self._offset), (*counts, 0)
+            self._end_stored = True
+        failure = made.failure
+        written: Any = ()
+        try:
+            if stored:
+                self._writer.add(
+                    Block(
+                        work.block, table, keys, stored, digests, seconds, input_tokens, output_tokens
+                    )
+                )
+            written = self._writer.take_written()
+        except Exception as error:
+            failure = failure or self._failure(error, "its output could not be written: ")
+        record = WorkRecord(
+            counts, digests, table.nbytes, seconds, input_tokens, output_tokens, made.last, written, failure
+        )
+        return table, record
+
+    # Reading rows.
+
+    def _inputs(self, work: Work, tables: Sequence[pa.Table]) -> list[list[Row]]:
+        handed_over = iter(tables)
+        found = [next(handed_over) if source is None else self._read(source) for source in work.sources]
+        return [_rows(ranges, found) for ranges in work.inputs]
+
+    def _read_part(self, source: StoredPart) -> pa.Table:
+        return self._store.read_part(self._setup.sources[source.step], source.name)[0]
+
+    def _failure(self, error: BaseException, prefix: str, rows: tuple[int, int] | None = None) -> Failure:
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return Failure(self._name, f"{prefix}{type(error).__name__}: {error}", trace, rows)
+
+
+def _range_of(work: Work) -> tuple[int, int] | None:
+    if not work.batches:
+        return None
+    return work.batches[0].first_row, work.batches[-1].first_row + work.batches[-1].rows
+
+
+def _rows(ranges: Sequence[Range], tables: Sequence[pa.Table]) -> list[Row]:
+    rows: list[Row] = []
+    for each in ranges:
+        rows += decode_rows(tables[each.source].slice(each.start, each.rows))
+    return rows
+
+
+def _check_rows(rows: Any) -> None:
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return
+    raise TypeError(f"process() must yield lists of dicts, but it yielded {type(rows).__name__}: {rows!r:.200}")
+
+
+def _tokens(rows: Sequence[Row], step: str) -> tuple[int, int]:
+    """Tokens that the rows say this step's model read and wrote."""
+    totals = [0, 0]
+    for row in rows:
+        metadata = row.get("distilabel_metadata")
+        statistics = metadata.get(f"statistics_{step}") if isinstance(metadata, dict) else None
+        if isinstance(statistics, dict):
+            for position, name in enumerate(("input_tokens", "output_tokens")):
+                value = statistics.get(name)
+                totals[position] += sum(value) if isinstance(value, list) else value or 0
+    return totals[0], totals[1]

@@ -1,0 +1,274 @@
+"""`Pipeline`: collects steps, and hands the work to those who do it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextvars import Token
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill_ray.graph import Graph, check, mermaid
+from distill_ray.pipeline import saving
+from distill_ray.pipeline.parameters import check_given, with_parameters
+from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry
+
+if TYPE_CHECKING:
+    from distill_ray.distiset import Distiset
+    from distill_ray.pipeline.running import Engine, RunRequest, RunResult
+    from distill_ray.plan import Plan
+
+Parameters = Mapping[str, Mapping[str, Any]]
+
+
+class Pipeline:
+    """A DAG of steps, with a name that its records are kept under.
+
+    Steps that are created inside its ``with`` block belong to it; ``>>`` connects them::
+
+        with Pipeline(name="answers") as pipeline:
+            load_data = LoadDataFromDicts(data=[{"instruction": "How much is 2+2?"}])
+            generation = TextGeneration(llm=LlamaCppLLM(model="smollm2-135m-instruct"))
+            load_data >> generation
+
+        distiset = pipeline.run()
+
+    Args:
+        name: unique among your pipelines; without one it is made from the steps' signatures.
+        description: for readers.
+        cache_dir: path or fsspec URL of the cache root; by default ``$DISTILL_RAY_CACHE_DIR``, else
+            ``~/.cache/distill_ray``.
+        enable_metadata: keep the column ``distilabel_metadata`` in the Distiset.
+        requirements: packages that the steps need, as pip writes them; for readers of a saved pipeline.
+        storage_options: for the cache root's filesystem (credentials); never written anywhere.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        description: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        enable_metadata: bool = False,
+        requirements: list[str] | None = None,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._name = name
+        self.description = description
+        self.cache_dir = cache_dir
+        self.enable_metadata = enable_metadata
+        self.requirements = list(requirements or [])
+        self.storage_options = dict(storage_options or {})
+        self.graph = Graph()
+        self._outer: list[Token[StepRegistry | None]] = []
+
+    def __enter__(self) -> Pipeline:
+        self._outer.append(ACTIVE_REGISTRY.set(self))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        ACTIVE_REGISTRY.reset(self._outer.pop())
+
+    def __repr__(self) -> str:
+        return f"Pipeline(name={self.name!r}, steps={list(self.graph.steps)})"
+
+    @property
+    def name(self) -> str:
+        """The name given, or one made from the steps."""
+        return self._name or f"pipeline_{self.aggregated_steps_signature[:12]}"
+
+    @property
+    def signature(self) -> str:
+        """Digest of the steps' names and connections."""
+        return self.graph.signature()
+
+    @property
+    def aggregated_steps_signature(self) -> str:
+        """Digest of the signatures of all steps."""
+        from distill_ray.plan import aggregated_signature, sign
+
+        return aggregated_signature(sign(self.graph))
+
+    def add_step(self, step: BaseStep) -> None:
+        """Take a step in; steps do this by themselves."""
+        step.bind(self, self.graph.add(step))
+
+    def connect_steps(self, upstream: BaseStep, downstream: BaseStep) -> None:
+        """Let the rows of ``upstream`` flow into ``downstream``; ``>>`` does this."""
+        for step in (upstream, downstream):
+            if step.pipeline is None:
+                self.add_step(step)
+        self.graph.connect(upstream.label, downstream.label)
+
+    def run(
+        self,
+        parameters: Parameters | None = None,
+        use_cache: bool = True,
+        dataset: Any = None,
+        dataset_batch_size: int = 50,
+        *,
+        engine: Engine = "ray",
+        progress: Literal["auto", "rich", "plain", "none"] = "auto",
+    ) -> Distiset:
+        """Compute what is not known yet, and return the leaves' rows.
+
+        Args:
+            parameters: runtime parameters, ``{step name: {parameter: value}}``, nested where a step holds
+                a model: ``{"generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}``.
+            use_cache: False computes every step anew (and stores it).
+            dataset: rows for the steps that nothing flows into: a list of dicts, a Hugging Face dataset,
+                a pandas data frame or an Arrow table.
+            dataset_batch_size: rows in each batch of ``dataset``.
+            engine: ``"ray"``, or ``"inline"`` to run in this process, where breakpoints work.
+            progress: how to show progress on standard error.
+
+        Raises:
+            GraphError: the pipeline is declared wrongly.
+            ParameterError: a parameter is.
+            StepError: a step raised. What was finished is stored: the next run goes on from there.
+            RunInterruptedError: the run was stopped; likewise.
+        """
+        from distill_ray.observe.progress import make_progress
+
+        graph = self._prepared(parameters, dataset, dataset_batch_size)
+        listeners = (make_progress(mode=progress),)
+        return self._run(self._request(graph, use_cache=use_cache, engine=engine, listeners=listeners))
+
+    def dry_run(
+        self,
+        parameters: Parameters | None = None,
+        batch_size: int = 1,
+        dataset: Any = None,
+        *,
+        engine: Engine = "ray",
+    ) -> Distiset:
+        """Run one batch of each generator step through the pipeline; reads and writes no cache.
+
+        Args:
+            parameters: as for `run`.
+            batch_size: rows in that batch.
+            dataset: as for `run`.
+            engine: as for `run`.
+        """
+        from distill_ray.pipeline.running import scratch_root
+
+        graph = self._prepared(parameters, dataset, batch_size)
+        sources = [name for name, step in graph.steps.items() if step.is_generator]
+        graph = with_parameters(graph, {name: {"batch_size": batch_size} for name in sources})
+        with scratch_root() as folder:
+            request = self._request(graph, engine=engine, cache_dir=folder, max_batches=1)
+            return self._run(request).in_memory()
+
+    def plan(
+        self,
+        parameters: Parameters | None = None,
+        use_cache: bool = True,
+        dataset: Any = None,
+        dataset_batch_size: int = 50,
+    ) -> Plan:
+        """Say what `run` would do with the same arguments, and why, without running anything."""
+        from distill_ray.pipeline.running import open_store, plan_run
+
+        graph = self._prepared(parameters, dataset, dataset_batch_size)
+        request = self._request(graph, use_cache=use_cache)
+        return plan_run(request, open_store(request))
+
+    def _prepared(self, parameters: Parameters | None, dataset: Any, dataset_batch_size: int) -> Graph:
+        """The graph that a run with these arguments has, checked."""
+        graph = self.graph
+        if dataset is not None:
+            from distill_ray.pipeline.dataset import source_step
+
+            graph = graph.with_source("dataset", source_step(dataset, dataset_batch_size))
+        graph = with_parameters(graph, parameters or {})
+        check(graph)
+        check_given(graph)
+        return graph
+
+    def _request(self, graph: Graph, **options: Any) -> RunRequest:
+        from distill_ray.pipeline.running import RunRequest
+
+        options.setdefault("cache_dir", self.cache_dir)
+        return RunRequest(self.name, graph, storage_options=self.storage_options, **options)
+
+    def _run(self, request: RunRequest) -> Distiset:
+        from distill_ray.pipeline.running import run
+
+        return self._distiset(run(request))
+
+    def _distiset(self, result: RunResult) -> Distiset:
+        from distill_ray.distiset import Distiset
+
+        return Distiset.from_run(
+            result.store,
+            result.leaves,
+            report=result.report,
+            hidden=() if self.enable_metadata else ("distilabel_metadata",),
+            pipeline=self.dump() if self._dumps() else None,
+        )
+
+    def _dumps(self) -> bool:
+        from distill_ray.errors import ParameterError
+
+        try:
+            self.dump()
+        except ParameterError:
+            return False  # a parameter that no file can hold: the card then says less
+        return True
+
+    def dump(self) -> dict[str, Any]:
+        """The pipeline as a tree of plain values; secrets are left out."""
+        return saving.dump_pipeline(self.graph, self._name, self.description, self.requirements)
+
+    def save(self, path: str | os.PathLike[str], format: Literal["json", "yaml"] | None = None) -> None:
+        """Write the pipeline to a file that `from_yaml` or `from_json` reads.
+
+        Args:
+            path: the file.
+            format: by default what the file's name ends with.
+        """
+        import json
+
+        import yaml
+
+        as_json = (format or Path(path).suffix.lstrip(".")) == "json"
+        tree = self.dump()
+        text = json.dumps(tree, indent=2) if as_json else yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        Path(path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], **options: Any) -> Pipeline:
+        """Make the pipeline of `dump` again; ``options`` are given to `Pipeline`."""
+        description = dict(tree.get("pipeline", {}))
+        options.setdefault("name", description.get("name"))
+        options.setdefault("description", description.get("description"))
+        options.setdefault("requirements", tree.get("requirements"))
+        pipeline = cls(**options)
+        pipeline.graph = saving.load_graph(description)
+        for name, step in pipeline.graph.steps.items():
+            step.bind(pipeline, name)
+        return pipeline
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], **options: Any) -> Pipeline:
+        """Read a pipeline that `save` wrote as YAML."""
+        import yaml
+
+        return cls.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")), **options)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str], **options: Any) -> Pipeline:
+        """Read a pipeline that `save` wrote as JSON."""
+        import json
+
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), **options)
+
+    def draw(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return the graph as Mermaid text; write it to ``path``, and show a picture on a terminal."""
+        text = mermaid(self.graph)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        from distill_ray.observe.picture import show
+
+        show(self.graph)
+        return text

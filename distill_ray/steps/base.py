@@ -1,0 +1,199 @@
+"""What a step is: a pydantic model of its parameters, and how it is connected and processed.
+
+A step knows nothing of cache, engine or pipeline. A pipeline makes itself known to the steps that are
+created inside its ``with`` block through `ACTIVE_REGISTRY`.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill_ray.errors import GraphError
+from distill_ray.resources import StepResources
+from distill_ray.types import RuntimeParameter, StepColumns, Unsigned
+
+DEFAULT_BATCH_SIZE = 50
+
+
+class StepRegistry(Protocol):
+    """What a step needs of the pipeline it belongs to."""
+
+    def add_step(self, step: BaseStep) -> None:
+        """Take the step in, giving it a name if it has none."""
+
+    def connect_steps(self, upstream: BaseStep, downstream: BaseStep) -> None:
+        """Let the output of ``upstream`` flow into ``downstream``."""
+
+
+ACTIVE_REGISTRY: ContextVar[StepRegistry | None] = ContextVar("distill_ray_active_pipeline", default=None)
+
+
+def snake_case(class_name: str) -> str:
+    """``TextGeneration`` -> ``text_generation``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
+
+
+class BaseStep(BaseModel):
+    """What every step has, whether it makes rows or transforms them.
+
+    Attributes:
+        name: unique in its pipeline; inferred from the class where not given (``text_generation_0``).
+        resources: replicas, and what each of them needs. Never part of the signature.
+        input_mappings: ``{name in this step: column of the rows}``.
+        output_mappings: ``{name in this step: column of the rows}``.
+        use_cache: False computes this step, and all below it, anew.
+        exclude_from_signature: names of parameters that do not change what the step computes.
+
+    A class may set ``version``: it then stands for the class's code in the signature, in place of the
+    fingerprint of its source.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", validate_default=True, validate_assignment=True
+    )
+
+    version: ClassVar[str | None] = None
+
+    name: Unsigned[str | None] = Field(default=None, pattern=r"^[^\x00-\x1f]{1,200}$")
+    resources: Unsigned[StepResources] = Field(default_factory=StepResources)
+    input_mappings: dict[str, str] = Field(default_factory=dict)
+    output_mappings: dict[str, str] = Field(default_factory=dict)
+    use_cache: Unsigned[bool] = True
+    exclude_from_signature: Unsigned[frozenset[str]] = frozenset()
+    pipeline: Unsigned[Any] = Field(default=None, exclude=True, repr=False)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Join the pipeline whose ``with`` block we are in, if any."""
+        super().model_post_init(context)
+        registry = ACTIVE_REGISTRY.get() if self.pipeline is None else self.pipeline
+        if registry is not None:
+            registry.add_step(self)
+
+    def bind(self, registry: StepRegistry, name: str) -> None:
+        """Remember the pipeline that took this step in and the name it has there."""
+        self.__dict__["pipeline"] = registry
+        self.__dict__["name"] = name
+
+    @property
+    def label(self) -> str:
+        """The step's name, or its class where it has none yet: for messages."""
+        return self.name or type(self).__name__
+
+    @property
+    def inputs(self) -> StepColumns:
+        """Columns that the step reads."""
+        return []
+
+    @property
+    def outputs(self) -> StepColumns:
+        """Columns that the step adds or makes."""
+        return []
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether the step makes rows from nothing."""
+        return False
+
+    @property
+    def is_global(self) -> bool:
+        """Whether the step is given all its rows at once."""
+        return False
+
+    def signed_state(self) -> dict[str, Any]:
+        """Return what else identifies the step's result, such as the content of the files it reads."""
+        return {}
+
+    def load(self) -> None:
+        """Get ready, once in each replica: load models, open connections."""
+
+    def unload(self) -> None:
+        """Give back what `load` took, once in each replica."""
+
+    def connect(self, *steps: BaseStep) -> None:
+        """Let this step's output flow into each of ``steps``."""
+        if self.pipeline is None:
+            raise GraphError(
+                f"Step '{self.label}' is in no pipeline: create it inside `with Pipeline(...) as pipeline:` "
+                "or pass `pipeline=`."
+            )
+        for step in steps:
+            self.pipeline.connect_steps(self, step)
+
+    def __rshift__(self, other: Any) -> Any:
+        """``a >> b`` and ``a >> [b, c]``; gives back the right-hand side, so that it can go on."""
+        self.connect(*_as_steps(other))
+        return other
+
+    def __rrshift__(self, other: Sequence[BaseStep]) -> BaseStep:
+        """``[a, b] >> c``."""
+        for step in other:
+            step.connect(self)
+        return self
+
+
+def _as_steps(other: Any) -> Sequence[BaseStep]:
+    steps = [other] if isinstance(other, BaseStep) else list(other)
+    for step in steps:
+        if not isinstance(step, BaseStep):
+            raise GraphError(f"Only steps can be connected, got {step!r}.")
+    return steps
+
+
+class Step(BaseStep):
+    """Transforms rows batch by batch: ``process`` is given a list of rows and yields lists of rows.
+
+    With several predecessors ``process(self, *inputs)`` is given one list for each, aligned by row, in
+    the order in which they were connected.
+
+    A class sets ``row_wise`` where each output row comes from one input row alone: its rows are then
+    stored and found one by one, whatever batch they came in.
+
+    Attributes:
+        input_batch_size: rows in each batch. Never part of the signature.
+    """
+
+    row_wise: ClassVar[bool] = False
+
+    input_batch_size: Unsigned[RuntimeParameter[int]] = Field(default=DEFAULT_BATCH_SIZE, ge=1)
+
+    @abstractmethod
+    def process(self, *inputs: Any, **kwargs: Any) -> Iterator[Any]:  # so open that any override fits
+        """Yield one or more lists of rows made from the batch."""
+        raise NotImplementedError
+
+
+class GlobalStep(Step):
+    """A step that is given all rows of its predecessors in one call."""
+
+    @property
+    def is_global(self) -> bool:
+        """Whether the step is given all its rows at once."""
+        return True
+
+
+class GeneratorStep(BaseStep):
+    """Makes rows: ``process(offset)`` yields ``(rows, last)``, beginning with row number ``offset``.
+
+    A run that resumes calls ``process(offset=N)`` with the number of rows it already has.
+
+    Attributes:
+        batch_size: rows in each batch that the step makes. Never part of the signature.
+    """
+
+    batch_size: Unsigned[RuntimeParameter[int]] = Field(default=DEFAULT_BATCH_SIZE, ge=1)
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether the step makes rows from nothing."""
+        return True
+
+    @abstractmethod
+    def process(self, offset: int = 0) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+        """Yield ``(rows, last)`` from row number ``offset`` on."""
+        raise NotImplementedError

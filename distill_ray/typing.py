@@ -1,0 +1,23 @@
+"""The names for users' annotations, where distilabel has them: ``distill_ray.typing``."""
+
+from __future__ import annotations
+
+from distill_ray.types import (
+    GeneratorStepOutput,
+    Row,
+    RuntimeParameter,
+    StepColumns,
+    StepInput,
+    StepOutput,
+    Unsigned,
+)
+
+__all__ = [
+    "GeneratorStepOutput",
+    "Row",
+    "RuntimeParameter",
+    "StepColumns",
+    "StepInput",
+    "StepOutput",
+    "Unsigned",
+]
