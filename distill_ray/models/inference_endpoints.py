@@ -44,7 +44,9 @@ class InferenceEndpointsLLM(AsyncLLM):
         model_display_name: The name under which generations are recorded.
         max_retries: How often a failed request is tried again.
         timeout: Seconds that one try may take.
-        structured_output: A JSON schema, or a pydantic model, that the answers must follow.
+        structured_output: A JSON schema, or a pydantic model, that the answers must follow. With
+            ``endpoint_name`` and ``base_url`` it is for text-generation-inference and llama.cpp; ask other
+            servers through ``OpenAILLM``.
     """
 
     version: ClassVar[str | None] = "1"
@@ -190,7 +192,10 @@ class InferenceEndpointsLLM(AsyncLLM):
             return response_format
         if response_format is not None:
             raise ParameterError("give structured_output or generation_kwargs['response_format'], not both.")
-        return response_format_of(self.structured_output)
+        if self.model_id is not None:
+            return response_format_of(self.structured_output)
+        # A server of one's own: text-generation-inference reads "value", llama.cpp "schema".
+        return {"type": "json_object", "value": self.structured_output, "schema": self.structured_output}
 
     def _explain(self, error: Exception) -> str:
         tries = f" after {self.max_retries} retries" if may_pass(error) else ""

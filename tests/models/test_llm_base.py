@@ -1,0 +1,258 @@
+"""What every model has, a user's own included."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_servers import FaultyServer, Reply, chat
+from pydantic import ValidationError
+
+import distill_ray.models
+from distill_ray.errors import ModelError, ParameterError
+from distill_ray.models import (
+    LLM,
+    AsyncLLM,
+    ChatType,
+    GenerateOutput,
+    InferenceEndpointsLLM,
+    LlamaCppLLM,
+    OpenAILLM,
+)
+from distill_ray.types import UnsignedMark
+
+
+def output(text: str) -> GenerateOutput:
+    return {
+        "generations": [text],
+        "statistics": {"input_tokens": [1], "output_tokens": [1]},
+        "finish_reasons": ["stop"],
+    }
+
+
+class Upper(LLM):
+    @property
+    def model_name(self) -> str:
+        return "upper"
+
+    def generate(  # type: ignore[override]
+        self, inputs: list[ChatType], num_generations: int = 1, suffix: str = ""
+    ) -> list[GenerateOutput]:
+        return [output(chat[-1]["content"].upper() + suffix) for chat in inputs]
+
+
+class Sleepy(AsyncLLM):
+    """Answers after a while, late ones first."""
+
+    @property
+    def model_name(self) -> str:
+        return "sleepy"
+
+    async def agenerate(  # type: ignore[override]
+        self,
+        input: ChatType,  # noqa: A002
+        num_generations: int = 1,
+        seed: int | None = None,
+        fail: str | None = None,
+    ) -> GenerateOutput:
+        text = input[-1]["content"]
+        await asyncio.sleep(0.01 / (1 + int(text)))
+        if text == fail:
+            raise ValueError("no answer")
+        return output(f"{text}:{seed}")
+
+
+class AnyArguments(Upper):
+    def generate(  # type: ignore[override]
+        self, inputs: list[ChatType], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        return [output(str(sorted(kwargs))) for _ in inputs]
+
+
+def test_importing_the_models_imports_no_client_and_no_engine() -> None:
+    script = (
+        "import sys, distill_ray.models as m\n"
+        "m.LLM, m.OpenAILLM, m.InferenceEndpointsLLM, m.LlamaCppLLM\n"
+        "m.LlamaCppLLM(), m.OpenAILLM(model='m'), m.InferenceEndpointsLLM(model_id='m')\n"
+        "print({'openai', 'xllamacpp', 'huggingface_hub', 'ray', 'pyarrow'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_the_package_offers_these_names() -> None:
+    assert distill_ray.models.__all__ == [
+        "LLM",
+        "AsyncLLM",
+        "ChatItem",
+        "ChatType",
+        "GenerateOutput",
+        "InferenceEndpointsLLM",
+        "LLMStatistics",
+        "LlamaCppLLM",
+        "OpenAILLM",
+    ]
+    assert all(getattr(distill_ray.models, name) for name in distill_ray.models.__all__)
+    with pytest.raises(AttributeError, match="LlamaCppLLM"):
+        distill_ray.models.LlamaCpp  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_users_model_is_a_class_with_a_name_and_generate() -> None:
+    llm = Upper(generation_kwargs={"suffix": "!"})
+    llm.load()
+    assert llm.generate_outputs([chat("a")])[0]["generations"] == ["A!"]
+    assert llm.generate_outputs([chat("a")], suffix="?")[0]["generations"] == ["A?"]
+    assert llm.signed_state() == {}
+    assert llm.version is None
+    llm.unload()
+
+
+def test_a_misspelled_argument_is_refused_when_declared_assigned_and_used() -> None:
+    with pytest.raises(ParameterError, match=r"of Upper has no 'sufix'. Valid names: suffix\."):
+        Upper(generation_kwargs={"sufix": "!"})
+    llm = Upper()
+    with pytest.raises(ParameterError, match="sufix"):
+        llm.generation_kwargs = {"sufix": "!"}
+    with pytest.raises(ParameterError, match="sufix"):
+        Upper().generate_outputs([chat("a")], sufix="!")
+    with pytest.raises(ParameterError, match="'suffix' = 3"):
+        Upper().generate_outputs([chat("a")], suffix=3)
+
+
+def test_a_model_that_takes_any_argument_is_given_any() -> None:
+    assert AnyArguments(generation_kwargs={"b": 1}).generate_outputs([chat("x")], a=2)[0]["generations"] == [
+        "['a', 'b']"
+    ]
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(ValidationError, match="temperatur"):
+        Upper(temperatur=3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.integers(0, 12),
+    generations=st.integers(1, 3),
+    concurrency=st.integers(1, 8),
+    seed=st.none() | st.integers(0, 99),
+)
+def test_order_and_samples_are_kept_whatever_the_concurrency(
+    rows: int, generations: int, concurrency: int, seed: int | None
+) -> None:
+    llm = Sleepy(max_concurrency=concurrency)
+    outputs = llm.generate_outputs([chat(str(i)) for i in range(rows)], generations, seed=seed)
+    llm.unload()
+    assert [output["generations"] for output in outputs] == [
+        [f"{i}:{None if seed is None else seed + k}" for k in range(generations)] for i in range(rows)
+    ]
+
+
+def test_the_first_failure_ends_the_batch_and_names_its_input() -> None:
+    llm = Sleepy()
+    with pytest.raises(ModelError, match=r"Sleepy 'sleepy', input 3 of 5: no answer") as error:
+        llm.generate_outputs([chat(str(i)) for i in range(5)], fail="3")
+    assert isinstance(error.value.__cause__, ValueError)
+    assert llm.generate_outputs([chat("1")])[0]["generations"] == ["1:None"]
+    llm.unload()
+
+
+def test_unloading_ends_the_thread_and_so_does_forgetting_the_model() -> None:
+    def threads() -> int:
+        return sum(thread.name == "distill-ray-models" for thread in threading.enumerate())
+
+    before = threads()
+    llm = Sleepy()
+    llm.generate_outputs([chat("1")])
+    assert threads() == before + 1
+    llm.unload()
+    assert threads() == before
+    llm.generate_outputs([chat("1")])
+    del llm
+    assert threads() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "unsigned"),
+    [
+        (LlamaCppLLM, {"n_parallel", "n_threads", "n_gpu_layers", "verbose"}),
+        (OpenAILLM, {"api_key", "default_headers", "max_concurrency", "max_retries", "timeout"}),
+        (InferenceEndpointsLLM, {"api_key", "max_concurrency", "max_retries", "timeout"}),
+    ],
+)
+def test_what_changes_only_how_a_model_is_run_is_unsigned(kind: type[LLM], unsigned: set[str]) -> None:
+    marked = {
+        name
+        for name, field in kind.model_fields.items()
+        if any(isinstance(mark, UnsignedMark) for mark in field.metadata)
+    }
+    assert marked == unsigned | {"exclude_from_signature"}
+    assert kind.version == "1"
+
+
+def test_keys_come_from_the_environment_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-from-env")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("HF_TOKEN", "hf-from-env")
+    llm = OpenAILLM(model="m")
+    assert llm.api_key is not None
+    assert llm.api_key.get_secret_value() == "sk-from-env"
+    assert llm.base_url == "http://127.0.0.1:1/v1"
+    endpoint = InferenceEndpointsLLM(model_id="m")
+    assert endpoint.api_key is not None
+    assert "hf-from-env" not in f"{endpoint!r}{endpoint.model_dump_json()}"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    with pytest.raises(ModelError, match="OPENAI_API_KEY"):
+        OpenAILLM(model="m").load()
+
+
+def test_a_declaration_survives_being_saved_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-from-env")
+    llm = OpenAILLM(model="m", generation_kwargs={"seed": 1}, default_headers={"X-Key": "hush"})
+    assert "hush" not in f"{llm!r}{llm.model_dump_json()}"
+    again = OpenAILLM.model_validate_json(llm.model_dump_json())
+    assert again.model_dump() == llm.model_dump()
+    assert again.api_key == llm.api_key
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"model_id": "a", "base_url": "http://b"}, {"endpoint_namespace": "c"}]
+)
+def test_an_endpoint_is_named_in_exactly_one_way(fields: dict[str, str]) -> None:
+    with pytest.raises(ParameterError, match="exactly one of model_id, endpoint_name and base_url"):
+        InferenceEndpointsLLM(**fields)
+
+
+def test_an_endpoint_is_called_by_its_display_name() -> None:
+    assert InferenceEndpointsLLM(model_id="org/m").model_name == "org/m"
+    assert InferenceEndpointsLLM(endpoint_name="e", model_display_name="Mine").model_name == "Mine"
+
+
+def test_a_format_that_is_no_json_schema_is_refused() -> None:
+    with pytest.raises(ParameterError, match="'regex' is not supported"):
+        OpenAILLM(model="m", structured_output={"format": "regex", "schema": "a+"})
+
+
+def test_a_server_that_refuses_or_ignores_several_choices_is_asked_for_one_each(
+    faulty_server: FaultyServer,
+) -> None:
+    llm = OpenAILLM(model="m", base_url=faulty_server.url)
+    llm.load()
+    assert len(llm.generate_outputs([chat("a")], 3)[0]["generations"]) == 3
+    assert [request.get("n") for request in faulty_server.requests] == [3]
+    faulty_server.requests.clear()
+    faulty_server.choices = lambda _: 1
+    assert len(llm.generate_outputs([chat("a")], 3)[0]["generations"]) == 3
+    assert [request.get("n") for request in faulty_server.requests] == [3, 2, None]
+    faulty_server.requests.clear()
+    faulty_server.replies = [Reply(400, {"error": {"message": "only n = 1"}})]
+    assert len(llm.generate_outputs([chat("a")], 3)[0]["generations"]) == 3
+    assert [request.get("n") for request in faulty_server.requests] == [3, None, None, None]
+    llm.unload()
