@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar, Protocol
 
@@ -51,7 +51,7 @@ class BaseStep(BaseModel):
         exclude_from_signature: names of parameters that do not change what the step computes.
 
     A class may set ``version``: it then stands for the class's code in the signature, in place of the
-    fingerprint of its source.
+    fingerprint of its source. A class made by ``@step`` has the user's ``function``, whose source counts.
     """
 
     model_config = ConfigDict(
@@ -59,6 +59,7 @@ class BaseStep(BaseModel):
     )
 
     version: ClassVar[str | None] = None
+    function: ClassVar[Callable[..., Any] | None] = None
 
     name: Unsigned[str | None] = Field(default=None, pattern=r"^[^\x00-\x1f]{1,200}$")
     resources: Unsigned[StepResources] = Field(default_factory=StepResources)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, SecretBytes, SecretStr
+
 from distill_ray.errors import SignatureError
 from distill_ray.signature.encode import describe, digest
 from distill_ray.signature.fingerprint import fingerprint, is_user_code
@@ -68,7 +69,7 @@ class _Walk:
         self.blind_spots: list[str] = []
 
     def model(self, value: BaseModel) -> dict[str, Any]:
-        excluded = getattr(value, "exclude_from_signature", frozenset())
+        excluded: frozenset[str] = getattr(value, "exclude_from_signature", frozenset())
         unknown = set(excluded) - set(type(value).model_fields)
         if unknown:
             raise SignatureError(f"exclude_from_signature names {sorted(unknown)}, which are no parameters.")
@@ -78,6 +79,8 @@ class _Walk:
             if not is_unsigned(field) and name not in excluded and not _is_secret(getattr(value, name))
         }
         tree = {"class": self.class_code(type(value)), "fields": fields}
+        if value.model_extra:
+            tree["extra"] = self.value(value.model_extra)
         signed_state = getattr(value, "signed_state", None)
         if callable(signed_state) and (state := signed_state()):
             tree["state"] = self.value(state)
@@ -88,6 +91,9 @@ class _Walk:
         version = cls.__dict__.get("version")
         if isinstance(version, str):
             return {"name": cls.__qualname__, "version": version}
+        function = cls.__dict__.get("function")
+        if isinstance(function, staticmethod):  # made by @step: the user's code is the function
+            return {"name": cls.__qualname__, "code": self.callable_code(function.__func__)}
         if is_user_code(cls.__module__):
             return {"name": cls.__qualname__, "code": self.callable_code(cls)}
         inherited = getattr(cls, "version", None)

@@ -1,0 +1,1 @@
+"""Steps that bring rows into a pipeline."""

@@ -1,0 +1,225 @@
+"""How rows are read from one file, by type of file: a stream of dicts, in constant memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill_ray import storage
+from distill_ray.errors import ParameterError
+from distill_ray.types import Row
+
+_CHUNK = 1 << 18
+_PARQUET_BATCH = 1024
+
+
+@dataclass
+class Skip:
+    """Rows still to be passed over, counted down from file to file."""
+
+    rows: int = 0
+
+    def take(self) -> bool:
+        """Whether the row at hand is to be passed over."""
+        if self.rows == 0:
+            return False
+        self.rows -= 1
+        return True
+
+
+class Reader(ABC):
+    """Reads one type of file."""
+
+    @abstractmethod
+    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+        """Yield the rows of an open file that are not skipped; ``url`` is for messages."""
+
+    def columns_of(self, file: Any, url: str) -> list[str]:
+        """Return the columns: those of the first row, unless the file says more."""
+        return list(next(self.read(file, url, Skip()), {}))
+
+    def rows(self, url: str, storage_options: Mapping[str, Any] | None, skip: Skip) -> Iterator[Row]:
+        """Open the file and yield its rows."""
+        with storage.open_url(url, "rb", storage_options) as file:
+            yield from self.read(file, url, skip)
+
+    def columns(self, url: str, storage_options: Mapping[str, Any] | None) -> list[str]:
+        """Open the file and return its columns."""
+        with storage.open_url(url, "rb", storage_options) as file:
+            return self.columns_of(file, url)
+
+
+class JsonLinesReader(Reader):
+    """One JSON object a line; empty lines are passed over."""
+
+    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+        """Yield the rows; a skipped line is not parsed."""
+        for number, line in enumerate(io.BufferedReader(file, _CHUNK), start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.strip() or skip.take():
+                continue
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                raise _broken(url, number, error) from error
+            yield _object(row, url, number)
+
+
+class JsonReader(Reader):
+    """An array of JSON objects, or objects one after the other; parsed object by object."""
+
+    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+        """Yield the rows."""
+        text = _Text(file, url)
+        is_array = text.peek() == "["
+        if is_array:
+            text.pop()
+        expects_comma = False
+        while (character := text.peek()) and not (is_array and character == "]"):
+            if is_array and expects_comma:
+                if text.pop() != ",":
+                    raise _broken(url, text.line, ValueError("expected ',' or ']'"))
+                expects_comma = False
+                continue
+            line = text.line
+            row = _object(text.value(), url, line)
+            expects_comma = True
+            if not skip.take():
+                yield row
+        if is_array and not character:
+            raise _broken(url, text.line, ValueError("the array has no end"))
+
+
+class CsvReader(Reader):
+    """A heading and lines of values, in the dialect of spreadsheets; values are texts."""
+
+    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+        """Yield the rows; a value that is missing at the end of a line is None."""
+        csv.field_size_limit(sys.maxsize)  # the module's own limit is 128 KiB a value
+        lines = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+        while True:
+            try:
+                row = next(lines)
+            except StopIteration:
+                return
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise _broken(url, lines.line_num, error) from error
+            if None in row:
+                raise _broken(url, lines.line_num, ValueError(f"more values than the {len(row) - 1} columns"))
+            if not skip.take():
+                yield row
+
+    def columns_of(self, file: Any, url: str) -> list[str]:
+        """Return the heading."""
+        del url
+        lines = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
+        return list(lines.fieldnames or [])
+
+
+class ParquetReader(Reader):
+    """Parquet, a row group at a time; row groups that are skipped whole are not read."""
+
+    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+        """Yield the rows."""
+        parquet = _open_parquet(file, url)
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            if count <= skip.rows:
+                skip.rows -= count
+                continue
+            for batch in parquet.iter_batches(_PARQUET_BATCH, row_groups=[group]):
+                start = min(skip.rows, batch.num_rows)
+                skip.rows -= start
+                yield from batch.slice(start).to_pylist()
+
+    def columns_of(self, file: Any, url: str) -> list[str]:
+        """Return the columns of the schema."""
+        return list(_open_parquet(file, url).schema_arrow.names)
+
+
+READERS: Mapping[str, Reader] = {
+    "jsonl": JsonLinesReader(),
+    "json": JsonReader(),
+    "csv": CsvReader(),
+    "parquet": ParquetReader(),
+}
+
+
+class _Text:
+    """JSON text of which only the part around the value at hand is in memory."""
+
+    def __init__(self, file: Any, url: str) -> None:
+        self._file = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        self._decoder = json.JSONDecoder()
+        self._url = url
+        self._buffer = ""
+        self._at = 0
+        self.line = 1
+
+    def peek(self) -> str:
+        """Return the next character that is no white space, or nothing at the end."""
+        while True:
+            while self._at < len(self._buffer):
+                character = self._buffer[self._at]
+                if character not in " \t\r\n":
+                    return character
+                self.line += character == "\n"
+                self._at += 1
+            if not self._read(_CHUNK):
+                return ""
+
+    def pop(self) -> str:
+        """Return the next character, and go beyond it."""
+        self._at += 1
+        return self._buffer[self._at - 1]
+
+    def value(self) -> Any:
+        """Parse the value that begins here, reading on until it is complete."""
+        wanted = _CHUNK
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except json.JSONDecodeError as error:
+                if not self._read(wanted):
+                    raise _broken(self._url, self.line, error) from error
+                wanted *= 2
+            else:
+                self.line += self._buffer.count("\n", self._at, end)
+                self._at = end
+                return value
+
+    def _read(self, count: int) -> bool:
+        self._buffer = self._buffer[self._at :]
+        self._at = 0
+        try:
+            more = self._file.read(count)
+        except UnicodeDecodeError as error:
+            raise _broken(self._url, self.line, error) from error
+        self._buffer += more
+        return bool(more)
+
+
+def _open_parquet(file: Any, url: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(file)
+    except pa.ArrowInvalid as error:
+        raise ParameterError(f"'{url}' is no Parquet file: {error}") from error
+
+
+def _object(row: Any, url: str, line: int) -> Row:
+    if not isinstance(row, dict):
+        raise _broken(url, line, ValueError(f"a row must be an object, got {type(row).__name__}"))
+    return row
+
+
+def _broken(url: str, line: int, error: Exception) -> ParameterError:
+    return ParameterError(f"'{url}', line {line}: {error}")
