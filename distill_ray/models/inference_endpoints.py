@@ -50,6 +50,7 @@ class InferenceEndpointsLLM(AsyncLLM):
     """
 
     version: ClassVar[str | None] = "1"
+    loaded_state: ClassVar[frozenset[str]] = frozenset({"_client"})
 
     model_id: str | None = None
     endpoint_name: RuntimeParameter[str | None] = None

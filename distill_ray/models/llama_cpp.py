@@ -41,6 +41,7 @@ class LlamaCppLLM(LLM):
     """
 
     version: ClassVar[str | None] = "1"
+    loaded_state: ClassVar[frozenset[str]] = frozenset({"_server", "_threads"})
 
     model: str = "smollm2-135m-instruct"
     revision: str | None = None

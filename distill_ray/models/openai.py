@@ -50,6 +50,7 @@ class OpenAILLM(AsyncLLM):
     """
 
     version: ClassVar[str | None] = "1"
+    loaded_state: ClassVar[frozenset[str]] = frozenset({"_client"})
     samples_in_one_request: ClassVar[bool] = True
 
     model: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from aiohttp import web
 from model_servers import FaultyServer
 
 from distill_ray.models import AsyncLLM, InferenceEndpointsLLM, OpenAILLM, local_model
+from distill_ray.models.event_loop import EventLoopThread
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +36,7 @@ def model_server(weights: Path) -> Iterator[str]:
 @pytest.fixture
 def faulty_server() -> Iterator[FaultyServer]:
     faulty = FaultyServer()
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+    loop = EventLoopThread()
 
     async def start() -> web.AppRunner:
         app = web.Application()
@@ -51,11 +48,9 @@ def faulty_server() -> Iterator[FaultyServer]:
         faulty.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         return runner
 
-    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    runner = loop.run(start())
     yield faulty
-    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    loop.run(runner.cleanup())
     loop.close()
 
 

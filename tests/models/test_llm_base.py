@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -45,6 +47,14 @@ class Upper(LLM):
         self, inputs: list[ChatType], num_generations: int = 1, suffix: str = ""
     ) -> list[GenerateOutput]:
         return [output(chat[-1]["content"].upper() + suffix) for chat in inputs]
+
+
+class Prefixed(Upper):
+    _prefix: str = ""
+
+    def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
+        self._prefix = "set"
 
 
 class Sleepy(AsyncLLM):
@@ -100,7 +110,7 @@ def test_the_package_offers_these_names() -> None:
     ]
     assert all(getattr(distill_ray.models, name) for name in distill_ray.models.__all__)
     with pytest.raises(AttributeError, match="LlamaCppLLM"):
-        distill_ray.models.LlamaCpp  # type: ignore[attr-defined]  # noqa: B018
+        distill_ray.models.LlamaCpp  # noqa: B018
 
 
 def test_a_users_model_is_a_class_with_a_name_and_generate() -> None:
@@ -111,6 +121,11 @@ def test_a_users_model_is_a_class_with_a_name_and_generate() -> None:
     assert llm.signed_state() == {}
     assert llm.version is None
     llm.unload()
+
+
+def test_private_state_of_a_users_model_travels_with_it() -> None:
+    assert pickle.loads(pickle.dumps(Prefixed()))._prefix == "set"
+    assert copy.deepcopy(Prefixed())._prefix == "set"
 
 
 def test_a_misspelled_argument_is_refused_when_declared_assigned_and_used() -> None:
@@ -133,7 +148,7 @@ def test_a_model_that_takes_any_argument_is_given_any() -> None:
 
 def test_an_unknown_field_is_refused() -> None:
     with pytest.raises(ValidationError, match="temperatur"):
-        Upper(temperatur=3)
+        Upper(temperatur=3)  # type: ignore[call-arg]
 
 
 @settings(max_examples=15, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -174,10 +175,20 @@ def test_it_can_be_sent_to_another_process_while_loaded(client: Client, faulty_s
     cloudpickle = pytest.importorskip("cloudpickle")
     llm = client(faulty_server.url)
     llm.generate_outputs([chat("a")])
-    copy = cloudpickle.loads(cloudpickle.dumps(llm))
-    copy.load()
-    assert copy.generate_outputs([chat("b")])[0]["generations"] == ["echo b None"]
-    copy.unload()
+    there = cloudpickle.loads(cloudpickle.dumps(llm))
+    there.load()
+    assert there.generate_outputs([chat("b")])[0]["generations"] == ["echo b None"]
+    there.unload()
+
+
+def test_a_copy_of_a_loaded_model_is_not_loaded(client: Client, faulty_server: FaultyServer) -> None:
+    llm = client(faulty_server.url)
+    llm.generate_outputs([chat("a")])
+    twin = copy.deepcopy(llm)
+    assert twin.model_dump() == llm.model_dump()
+    with pytest.raises(ModelError, match="not loaded"):
+        twin.generate_outputs([chat("a")])
+    twin.unload()
 
 
 def test_it_says_that_it_was_not_loaded(client: Client, faulty_server: FaultyServer) -> None:
