@@ -6,8 +6,8 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, overload
+from types import SimpleNamespace, UnionType, new_class
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.steps.base import BaseStep, GeneratorStep, GlobalStep, Step
@@ -26,23 +26,9 @@ _POSITIONAL = frozenset(
 _BASES: dict[str, type[BaseStep]] = {"normal": Step, "global": GlobalStep, "generator": GeneratorStep}
 
 
-@overload
-def step(
-    inputs: StepColumns | None = ..., outputs: StepColumns | None = ..., step_type: Literal["normal"] = ...
-) -> Callable[[ProcessFunction], type[Step]]: ...
-@overload
-def step(
-    inputs: StepColumns | None = ..., outputs: StepColumns | None = ..., *, step_type: Literal["global"]
-) -> Callable[[ProcessFunction], type[GlobalStep]]: ...
-@overload
-def step(
-    inputs: None = ..., outputs: StepColumns | None = ..., *, step_type: Literal["generator"]
-) -> Callable[[ProcessFunction], type[GeneratorStep]]: ...
-
-
 def step(
     inputs: StepColumns | None = None, outputs: StepColumns | None = None, step_type: StepType = "normal"
-) -> Callable[[ProcessFunction], type[BaseStep]]:
+) -> Callable[[ProcessFunction], type[Any]]:  # Any, since type checkers cannot see the parameters made here
     """Make a step class from a function that yields lists of rows.
 
     The class has the function's name. Parameters annotated ``RuntimeParameter[...]`` become parameters of
@@ -80,8 +66,10 @@ def step(
             "outputs": property(lambda self: outputs or []),  # noqa: ARG005
             "process": _generating(parameters) if step_type == "generator" else _processing(parameters),
         }
-        base = _BASES[step_type]
-        return type(base)(function.__name__, (base,), namespace)
+        made: type[BaseStep] = new_class(
+            function.__name__, (_BASES[step_type],), exec_body=lambda body: body.update(namespace)
+        )
+        return made
 
     return decorate
 
@@ -183,7 +171,7 @@ def _optional(annotation: Any) -> Any:
     """``RuntimeParameter[int]`` -> ``RuntimeParameter[int | None]``."""
     if get_origin(annotation) is not Annotated:
         return annotation | None
-    return Annotated[(annotation.__origin__ | None, *annotation.__metadata__)]
+    return Annotated.__class_getitem__((annotation.__origin__ | None, *annotation.__metadata__))
 
 
 def _check_others(function: ProcessFunction, others: list[inspect.Parameter], *, generator: bool) -> None:

@@ -1,7 +1,8 @@
 """Renaming of columns on the way into and out of a step (``input_mappings``, ``output_mappings``).
 
-A step sees its own names. A row's own column of that name is put aside meanwhile, and comes back
-after, unless the step's output took its place.
+A step sees its own names. A row's own column of such a name is put aside meanwhile: it stays in the row
+under a name nobody uses, so that it goes where the step lets the row go, and comes back after, unless the
+step's output took its place.
 """
 
 from __future__ import annotations
@@ -10,24 +11,51 @@ from collections.abc import Iterable, Mapping
 
 from distill_ray.types import Batch, Row
 
+_ASIDE = "\x1fput aside: "
 
-def rename_inputs(batch: Batch, input_mappings: Mapping[str, str]) -> tuple[Batch, list[Row]]:
-    """Give each row the step's names; the second result holds what was put aside, row by row.
+
+def to_step_names(batch: Batch, input_mappings: Mapping[str, str]) -> Batch:
+    """Give each row the step's names.
 
     Args:
         batch: rows as the predecessors made them.
         input_mappings: ``{name in the step: column}``.
     """
     if not input_mappings:
-        return batch, []
-    to_step = {column: name for name, column in input_mappings.items()}
-    renamed: Batch = []
-    aside: list[Row] = []
-    for row in batch:
-        aside.append({name: row[name] for name in input_mappings if name in row and name not in to_step})
-        kept = {key: value for key, value in row.items() if key not in aside[-1]}
-        renamed.append({to_step.get(key, key): value for key, value in kept.items()})
-    return renamed, aside
+        return batch
+    names = {name: _ASIDE + name for name in input_mappings}
+    names.update({column: name for name, column in input_mappings.items()})
+    return [{names.get(key, key): value for key, value in row.items()} for row in batch]
+
+
+def to_pipeline_names(
+    batch: Batch, input_mappings: Mapping[str, str], output_mappings: Mapping[str, str]
+) -> Batch:
+    """Give each output row the pipeline's names again. What the step itself renames or makes goes first.
+
+    Args:
+        batch: rows as the step yielded them.
+        input_mappings: ``{name in the step: column}``.
+        output_mappings: ``{name in the step: column}``.
+    """
+    if not input_mappings and not output_mappings:
+        return batch
+    names = {**input_mappings, **output_mappings}
+    return [_to_pipeline(row, names) for row in batch]
+
+
+def _to_pipeline(row: Row, names: Mapping[str, str]) -> Row:
+    renamed = {names[key]: value for key, value in row.items() if key in names}
+    kept = {key: value for key, value in row.items() if key not in names and not key.startswith(_ASIDE)}
+    aside = {key[len(_ASIDE) :]: value for key, value in row.items() if key.startswith(_ASIDE)}
+    values = {**aside, **kept, **renamed}
+    order = (names.get(key, key).removeprefix(_ASIDE) for key in row)
+    return {key: values[key] for key in dict.fromkeys(order)}
+
+
+def rename_inputs(batch: Batch, input_mappings: Mapping[str, str]) -> tuple[Batch, list[Row]]:
+    """`to_step_names`, for callers that expect what was put aside as a second result; it is in the rows."""
+    return to_step_names(batch, input_mappings), []
 
 
 def rename_outputs(
@@ -36,19 +64,6 @@ def rename_outputs(
     output_mappings: Mapping[str, str],
     aside: Iterable[Row] = (),
 ) -> Batch:
-    """Give each output row the pipeline's names again, and back what `rename_inputs` put aside.
-
-    Args:
-        batch: rows as the step yielded them.
-        input_mappings: ``{name in the step: column}``.
-        output_mappings: ``{name in the step: column}``.
-        aside: what was put aside for the rows in their order; fewer than rows is fine.
-    """
-    if not input_mappings and not output_mappings:
-        return batch
-    names = {**input_mappings, **output_mappings}
-    renamed = [{names.get(key, key): value for key, value in row.items()} for row in batch]
-    for row, kept in zip(renamed, aside, strict=False):
-        for key, value in kept.items():
-            row.setdefault(key, value)
-    return renamed
+    """`to_pipeline_names`, for callers that hand back what `rename_inputs` gave them."""
+    del aside
+    return to_pipeline_names(batch, input_mappings, output_mappings)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import Field
 
 from distill_ray.steps.base import Step
@@ -23,8 +21,6 @@ class KeepColumns(Step):
         >>> next(step.process([{"question": "2+2?", "seed": 1, "answer": "4"}]))
         [{'answer': '4', 'question': '2+2?'}]
     """
-
-    row_wise: ClassVar[bool] = True
 
     columns: list[str] = Field(min_length=1)
 

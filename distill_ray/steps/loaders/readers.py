@@ -160,6 +160,7 @@ class _Text:
         self._url = url
         self._buffer = ""
         self._at = 0
+        self._error: ValueError | None = None
         self.line = 1
 
     def peek(self) -> str:
@@ -182,17 +183,21 @@ class _Text:
     def value(self) -> Any:
         """Parse the value that begins here, reading on until it is complete."""
         wanted = _CHUNK
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._buffer, self._at)
-            except json.JSONDecodeError as error:
-                if not self._read(wanted):
-                    raise _broken(self._url, self.line, error) from error
-                wanted *= 2
-            else:
-                self.line += self._buffer.count("\n", self._at, end)
-                self._at = end
-                return value
+        while (found := self._complete_value()) is None:
+            if not self._read(wanted):
+                raise _broken(self._url, self.line, self._error or ValueError("no JSON"))
+            wanted *= 2
+        value, end = found
+        self.line += self._buffer.count("\n", self._at, end)
+        self._at = end
+        return value
+
+    def _complete_value(self) -> tuple[Any, int] | None:
+        try:
+            return self._decoder.raw_decode(self._buffer, self._at)
+        except json.JSONDecodeError as error:
+            self._error = error
+            return None
 
     def _read(self, count: int) -> bool:
         self._buffer = self._buffer[self._at :]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distill_ray.errors import GraphError
+from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, GeneratorStep, GlobalStep, Step, snake_case
+from distill_ray.types import GeneratorStepOutput, StepInput, StepOutput
+
+
+class Numbers(GeneratorStep):
+    def process(self, offset: int = 0) -> GeneratorStepOutput:
+        yield [{"n": n} for n in range(offset, 3)], True
+
+
+class AddOne(Step):
+    by: int = 1
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{**row, "n": row["n"] + self.by} for row in inputs]
+
+
+class Total(GlobalStep):
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{"total": sum(row["n"] for row in inputs)}]
+
+
+class Registry:
+    """The smallest pipeline: names and edges."""
+
+    def __init__(self) -> None:
+        self.edges: list[tuple[str | None, str | None]] = []
+        self.steps = 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def add_step(self, step: BaseStep) -> None:
+        self.steps += 1
+        step.bind(self, step.name or f"step_{self.steps}")
+
+    def connect_steps(self, upstream: BaseStep, downstream: BaseStep) -> None:
+        self.edges.append((upstream.name, downstream.name))
+
+
+@pytest.fixture
+def registry() -> Any:
+    made = Registry()
+    token = ACTIVE_REGISTRY.set(made)
+    yield made
+    ACTIVE_REGISTRY.reset(token)
+
+
+def test_a_step_works_alone() -> None:
+    assert next(AddOne(by=2).process([{"n": 1}])) == [{"n": 3}]
+    assert next(Numbers().process(offset=1)) == ([{"n": 1}, {"n": 2}], True)
+
+
+def test_a_step_joins_the_pipeline_whose_block_it_is_made_in(registry: Registry) -> None:
+    assert AddOne().name == "step_1"
+    assert AddOne(name="mine").name == "mine"
+    assert registry.steps == 2
+
+
+def test_a_step_joins_the_pipeline_it_is_given_even_an_empty_one() -> None:
+    registry = Registry()
+    assert AddOne(pipeline=registry).name == "step_1"
+
+
+def test_arrows_connect_steps_and_lists_of_steps(registry: Registry) -> None:
+    a, b, c, d = Numbers(name="a"), AddOne(name="b"), AddOne(name="c"), Total(name="d")
+    a >> [b, c] >> d
+    assert registry.edges == [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")]
+
+
+def test_arrows_go_on_from_their_right_hand_side(registry: Registry) -> None:
+    a, b, c = Numbers(name="a"), AddOne(name="b"), AddOne(name="c")
+    assert (a >> b >> c) is c
+    assert registry.edges == [("a", "b"), ("b", "c")]
+
+
+def test_connect_takes_several_steps(registry: Registry) -> None:
+    a, b, c = Numbers(name="a"), AddOne(name="b"), AddOne(name="c")
+    a.connect(b, c)
+    assert registry.edges == [("a", "b"), ("a", "c")]
+
+
+def test_connecting_outside_of_a_pipeline_says_what_to_do() -> None:
+    with pytest.raises(
+        GraphError, match=r"Step 'Numbers' is in no pipeline: create it inside `with Pipeline"
+    ):
+        Numbers() >> AddOne()
+
+
+def test_connecting_what_is_no_step_is_an_error(registry: Registry) -> None:
+    with pytest.raises(GraphError, match="Only steps can be connected, got 3"):
+        Numbers() >> [3]
+
+
+def test_an_unknown_parameter_is_an_error_that_names_it() -> None:
+    with pytest.raises(ValueError, match="bye"):
+        AddOne(bye=2)  # type: ignore[call-arg]
+
+
+def test_kinds_of_steps_know_what_they_are() -> None:
+    assert [Numbers().is_generator, AddOne().is_generator] == [True, False]
+    assert [Total().is_global, AddOne().is_global] == [True, False]
+    assert AddOne().row_wise is False
+
+
+@pytest.mark.parametrize(
+    ("class_name", "expected"),
+    [
+        ("TextGeneration", "text_generation"),
+        ("LLMJudge", "llm_judge"),
+        ("UltraFeedback2", "ultra_feedback2"),
+        ("step", "step"),
+        ("HTMLToJSON", "html_to_json"),
+    ],
+)
+def test_names_are_inferred_in_snake_case(class_name: str, expected: str) -> None:
+    assert snake_case(class_name) == expected
