@@ -100,7 +100,7 @@ class CacheStore:
         try:
             while True:
                 tail = self.storage.read_tail(path, count)
-                index = decode_index(tail, len(tail))
+                index = decode_index(tail)
                 if isinstance(index, UnitIndex):
                     return index
                 if index <= count:

@@ -127,6 +127,8 @@ class PartWriter:
 
     def flush(self) -> tuple[WrittenPart, ...]:
         """Write everything that is left, merge what is small, and return `take_written`."""
+        if self._thread is None:
+            return ()
         with self._change:
             self._draining = True
             self._change.notify_all()

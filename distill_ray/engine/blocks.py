@@ -146,9 +146,9 @@ class Blocks:
         entry = self._blocks[block]
         return None if entry.part is None else (entry.part, entry.first_row)
 
-    def held(self, step: str) -> int:
-        """Bytes of a step's rows in memory."""
-        return self._held.get(step, 0)
+    def are_full(self, step: str) -> bool:
+        """Whether a step's rows in memory are so many that it must make no more."""
+        return self._held.get(step, 0) > self.live_bytes
 
     def release(self) -> tuple[int, ...]:
         """Let go of rows in memory that are stored and either needed by nobody or too many."""

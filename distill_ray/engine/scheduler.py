@@ -108,7 +108,7 @@ class Scheduler:
             state.replicas[event.replica].ready = event.failure is None
         elif isinstance(event, Flushed):
             self._parts_written(event.written)
-            state.replicas[event.replica].flushed = True
+            state.replicas[event.replica].flushed = self._winding_down or state.phase is not Phase.RUNNING
             state.replicas[event.replica].calls = 0
         elif isinstance(event, Committed):
             state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
@@ -173,6 +173,8 @@ class Scheduler:
 
     def actions(self) -> Iterator[Action]:
         """Say what to do now. Each action counts as under way as soon as it was said."""
+        if released := self.blocks.release():
+            yield ReleaseBlocks(released)
         for state in self.steps.values():
             if self._winding_down:
                 yield from self._flush(state)
@@ -182,8 +184,6 @@ class Scheduler:
             if state.phase is Phase.FLUSHING:
                 yield from self._flush(state)
                 yield from self._commit(state)
-        if released := self.blocks.release():
-            yield ReleaseBlocks(released)
 
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
@@ -275,7 +275,10 @@ class Scheduler:
             )
 
     def _dispatch(self, state: StepState) -> Iterator[Action]:
-        while state.pending and self.blocks.held(state.spec.name) <= 2 * self.blocks.live_bytes:
+        while state.pending:
+            if self.blocks.are_full(state.spec.name):
+                yield from self._relieve(state)
+                return
             replica = state.free_replica()
             if replica is None:
                 return
@@ -295,7 +298,10 @@ class Scheduler:
         if state.spec.max_batches and state.counters.batches_computed >= state.spec.max_batches:
             state.ended = True
             return
-        while self.blocks.held(state.spec.name) <= self.blocks.live_bytes:
+        while True:
+            if self.blocks.are_full(state.spec.name):
+                yield from self._relieve(state)
+                return
             replica = state.free_replica()
             if replica is None or (state.spec.max_batches and state.calls):
                 return
@@ -304,6 +310,14 @@ class Scheduler:
             state.replicas[replica].calls += 1
             work = Work(block, offset=state.offset, max_batches=state.spec.max_batches)
             yield SendWork(state.spec.name, replica, work)
+
+    @staticmethod
+    def _relieve(state: StepState) -> Iterator[Action]:
+        """Memory is full of rows that are not stored yet: have them written, so that they can be let go."""
+        for number, replica in state.replicas.items():
+            if replica.ready and replica.calls == 0:
+                replica.calls = 1
+                yield FlushReplica(state.spec.name, number)
 
     @staticmethod
     def _flush(state: StepState) -> Iterator[Action]:

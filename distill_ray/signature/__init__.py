@@ -1,0 +1,1 @@
+"""Canonical encoding and digests of parameters; fingerprints of code."""

@@ -1,0 +1,45 @@
+"""What all tests share: one local Ray for the session, and a cache root of each test's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("DISTILL_RAY_PROGRESS", "none")
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+
+@pytest.fixture(autouse=True)
+def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache root that no other test sees; pipelines without `cache_dir` use it."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("DISTILL_RAY_CACHE_DIR", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A local Ray with four CPUs, started once."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=["inline", "ray"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn: what a pipeline gives must not depend on it."""
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+    return str(request.param)
