@@ -83,7 +83,7 @@ def normalise(value: Any, path: Path) -> Any:
     if convert is not None:
         return normalise(convert(value), path)
     remedy = next((remedy for kinds, remedy in _REMEDIES if isinstance(value, kinds)), _REMEDY)
-    _refuse(path, f"a value of type {kind.__name__}", remedy)
+    return _refuse(path, f"a value of type {kind.__name__}", remedy)
 
 
 def normalise_dict(value: dict[Any, Any], path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ a field:
 
 - ``{"null": "missing"}``: a native column whose NULLs are missing keys
 - ``{"encoding": "json"}``: JSON text
-- ``{"encoding": "python-json"}``: JSON text with what orjson cannot hold: NaN, large integers, lone surrogates
+- ``{"encoding": "python-json"}``: the same with what orjson cannot hold: NaN, large integers, surrogates
 - ``{"encoding": "placeholder"}``: no row has any key; Parquet wants one column nevertheless
 """
 
@@ -132,16 +132,18 @@ def row_digests(rows: Sequence[Row]) -> bytes:
     Raises:
         RowError: a row holds what cannot be stored exactly.
     """
-    orders: dict[tuple[str, ...], list[str]] = {}
+    orders: dict[tuple[str, ...], tuple[str, ...]] = {}
     digests = []
     for index, row in enumerate(rows):
         try:
             keys = tuple(row)
             order = orders.get(keys)
             if order is None:
-                order = orders[keys] = sorted(keys)
-            text = orjson.dumps({key: row[key] for key in order}, option=_EXACT)
-            preimage = None if _holds_float(row.values(), _is_written_variously) else b"row1 " + text
+                order = orders[keys] = tuple(sorted(keys))
+            ordered = row if order == keys else {key: row[key] for key in order}
+            preimage: bytes | None = orjson.dumps(ordered, option=_EXACT)
+            if _holds_float(row.values(), _is_written_variously):
+                preimage = None
         except TypeError:
             preimage = None
         digests.append(sha256(preimage or _canonical(row, index)).digest()[:DIGEST_SIZE])
@@ -149,14 +151,14 @@ def row_digests(rows: Sequence[Row]) -> bytes:
 
 
 def _canonical(row: Row, index: int) -> bytes:
-    """Give the digest's preimage for a row that orjson cannot hold as it is, or writes differently by version."""
+    """Give the digest's preimage for a row that orjson cannot hold, or does not write alike in all versions."""
     plain = dict(sorted(normalise_dict(plain_rows([row], index)[0], (index,)).items()))
     try:
         if not _holds_float(plain.values(), _is_written_variously):
-            return b"row1 " + orjson.dumps(plain, option=_EXACT)
+            return orjson.dumps(plain, option=_EXACT)
     except TypeError:
         pass
-    return b"row1p " + _python_json(plain).encode()
+    return b"python-json " + _python_json(plain).encode()
 
 
 def _holds_float(values: Iterable[Any], rule: Callable[[float], bool]) -> bool:

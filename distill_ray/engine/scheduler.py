@@ -103,13 +103,14 @@ class Scheduler:
         if failure is not None:
             self._fail(failure)
         if isinstance(event, WorkDone):
-            self._work_done(state, event)
+            self._in_order(state, event)
         elif isinstance(event, ReplicaReady):
             state.replicas[event.replica].ready = event.failure is None
         elif isinstance(event, Flushed):
             self._parts_written(event.written)
-            state.replicas[event.replica].flushed = self._winding_down or state.phase is not Phase.RUNNING
-            state.replicas[event.replica].calls = 0
+            replica = state.replicas[event.replica]
+            replica.calls -= 1
+            replica.flushed = replica.ending
         elif isinstance(event, Committed):
             state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
         elif isinstance(event, ReplicaLost):
@@ -128,6 +129,17 @@ class Scheduler:
     def _parts_written(self, parts: Sequence[WrittenPart]) -> None:
         for part in parts:
             self.blocks.written(part)
+
+    def _in_order(self, state: StepState, event: WorkDone) -> None:
+        """A generator's rows have no numbers but their order: calls that return early wait for those before."""
+        if state.spec.kind != "generator":
+            self._work_done(state, event)
+            return
+        state.returned[event.block] = event
+        for block in list(state.calls):
+            if block not in state.returned:
+                return
+            self._work_done(state, state.returned.pop(block))
 
     def _work_done(self, state: StepState, event: WorkDone) -> None:
         _, batches = state.calls.pop(event.block)
@@ -325,7 +337,7 @@ class Scheduler:
             return
         for number, replica in state.replicas.items():
             if replica.ready and not replica.flushed and replica.calls == 0:
-                replica.calls = 1
+                replica.calls, replica.ending = 1, True
                 yield FlushReplica(state.spec.name, number)
 
     @staticmethod

@@ -9,7 +9,7 @@ from enum import Enum
 
 from distill_ray.cache.units import StoredUnits
 from distill_ray.engine.blocks import Edge, Piece, Slice
-from distill_ray.engine.messages import WorkRecord
+from distill_ray.engine.messages import WorkDone, WorkRecord
 
 CALL_SECONDS = 0.075
 """How long one call should take: long enough to hide the call's own cost, short enough to stay fair."""
@@ -71,10 +71,11 @@ class Batch:
 
 @dataclass
 class Replica:
-    """One replica: whether it has loaded, how many calls it has, whether it has written all."""
+    """One replica: whether it has loaded, how many calls it has, whether it has written all for good."""
 
     ready: bool = False
     calls: int = 0
+    ending: bool = False
     flushed: bool = False
 
 
@@ -130,6 +131,8 @@ class StepState:
     segments: list[Slice] = field(default_factory=list)
     ended: bool = False
     """For a generator: it has yielded its last rows."""
+    returned: dict[int, WorkDone] = field(default_factory=dict)
+    """For a generator: calls that returned before an earlier one."""
     offset: int = 0
     """For a generator: number of the first row that is not known yet."""
 

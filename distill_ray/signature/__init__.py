@@ -1,1 +1,4 @@
-"""Canonical encoding and digests of parameters; fingerprints of code."""
+"""Signatures: what names a computation. Canonical encoding of values, fingerprints of code.
+
+Nothing here is imported early, and nothing here needs more than the standard library.
+"""

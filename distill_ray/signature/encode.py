@@ -1,157 +1,231 @@
-"""The canonical encoding: every value framed by a tag and a length, so that no two values share one.
+"""Canonical encoding of values: one byte string per value, the same in every process, and digests of it.
 
-``encode_value`` is open: ``@encode_value.register`` adds a type of yours.
+Every value is framed: a tag of one byte, the length of the content in eight, the content. Containers hold the
+frames of what is in them. So no two different values share an encoding, and a list of two strings is never
+one string with a comma in it. Tuples are lists (a pipeline saved as YAML comes back with lists), dicts are
+sorted by their encoded keys, sets by their encoded items, floats are their shortest round-trip text.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import struct
-from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from functools import singledispatch
-from pathlib import PurePath
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from uuid import UUID
 
 from distill_ray.errors import SignatureError
+from distill_ray.signature.stand_in import Tagged, UnencodableError, encode_value, stand_in
+
+__all__ = ["FORMAT", "SignatureError", "Tagged", "describe", "digest", "encode", "encode_value"]
 
 FORMAT = 1
+"""Version of the encoding, part of every digest: a change of the encoding changes every signature."""
+
+_LONG = 1024
+_INT64 = 2**63
 
 
-def frame(tag: bytes, payload: bytes) -> bytes:
-    """One value: a tag of one byte, the payload's length, the payload."""
-    return tag + struct.pack(">Q", len(payload)) + payload
+class _RefusedError(Exception):
+    """A value without an encoding, and the path to it, innermost part first."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path: list[str] = []
 
 
-def digest(value: object) -> str:
-    """SHA-256 of the encoding and its format version, in hex."""
-    return hashlib.sha256(b"distill_ray" + struct.pack(">I", FORMAT) + encode(value)).hexdigest()
+def encode(value: object, *, path: str = "") -> bytes:
+    """Encode a value; two values share an encoding only if they are the same.
 
-
-def encode(value: object, path: str = "") -> bytes:
-    """Encode a value; containers recurse.
+    Args:
+        value: what to encode.
+        path: what to call the value in an error, such as ``llm.generation_kwargs``.
 
     Raises:
-        SignatureError: names the place of a value that has no encoding.
+        SignatureError: something in it has no encoding; names where it is, its type and the remedy.
+
+    Example:
+        >>> encode(["a", "b"]) == encode(["a-b"])
+        False
     """
-    if isinstance(value, Mapping):
-        return _mapping(value, path)
-    if isinstance(value, list | tuple):
-        return frame(b"l", b"".join(encode(item, f"{path}[{n}]") for n, item in enumerate(value)))
-    if isinstance(value, set | frozenset):
-        return frame(b"S", b"".join(sorted(encode(item, f"{path}{{}}") for item in value)))
+    return _guarded(_encode, value, path)
+
+
+def digest(value: object, *, path: str = "") -> str:
+    """The SHA-256 of a value's encoding, as 64 hexadecimal digits.
+
+    Raises:
+        SignatureError: as `encode` does.
+    """
+    preimage = b"distill_ray" + FORMAT.to_bytes(4, "big") + encode(value, path=path)
+    return hashlib.sha256(preimage).hexdigest()
+
+
+def describe(value: object, *, path: str = "") -> Any:
+    """The tree that is encoded, as something JSON can hold, for people and for comparing field by field.
+
+    What JSON cannot hold stands as ``{"$<tag>": ...}``; bytes longer than 1 KB are named by their digest.
+
+    Raises:
+        SignatureError: as `encode` does.
+
+    Example:
+        >>> describe({"stop": ("a", b"b"), "top_p": float("inf")})
+        {'stop': ['a', {'$bytes': 'Yg=='}], 'top_p': {'$float': 'inf'}}
+    """
+    return _guarded(_describe, value, path)
+
+
+def _guarded(walk: Callable[[object], Any], value: object, path: str) -> Any:
     try:
-        return encode_value(value)
-    except SignatureError as error:
-        raise SignatureError(f"{path or 'the value'}: {error}") from error
+        return walk(value)
+    except _RefusedError as refused:
+        where = "".join([path, *reversed(refused.path)]).lstrip(".") or "the value"
+        raise SignatureError(f"{where}: {refused.reason}") from None
+    except RecursionError:
+        raise SignatureError(f"{path or 'the value'} contains itself, or is nested too deeply.") from None
 
 
-def _mapping(value: Mapping[Any, Any], path: str) -> bytes:
-    items = []
-    for key, item in value.items():
-        name = f"{path}.{key}" if path else str(key)
-        items.append((encode(key, name), encode(item, name)))
-    return frame(b"d", b"".join(key + item for key, item in sorted(items)))
+def _encode(value: object) -> bytes:
+    writer = _ENCODERS.get(type(value))
+    if writer is not None:
+        return writer(value)
+    tag, content = _stand_in(value)
+    return _frame(b"T", _frame(b"s", tag.encode()) + _encode(content))
 
 
-@singledispatch
-def encode_value(value: object) -> bytes:
-    """Encode a value that is no container."""
-    if type(value).__module__ == "numpy":
-        return _numpy(value)
-    raise SignatureError(
-        f"a {type(value).__module__}.{type(value).__qualname__} cannot be signed. Annotate the field "
-        "`Unsigned[...]`, name it in `exclude_from_signature`, or register an encoder with "
-        "`distill_ray.signature.encode.encode_value.register`."
-    )
+def _stand_in(value: object) -> Tagged:
+    try:
+        return stand_in(value)
+    except UnencodableError as error:
+        raise _RefusedError(str(error)) from None
 
 
-def _numpy(value: Any) -> bytes:
-    if not hasattr(value, "tobytes") or value.dtype.hasobject:
-        raise SignatureError(f"a numpy {type(value).__qualname__} of Python objects cannot be signed.")
-    shape = ",".join(map(str, value.shape))
-    head = frame(b"s", value.dtype.str.encode()) + frame(b"s", shape.encode())
-    return frame(b"n", head + value.tobytes())
+def _frame(tag: bytes, content: bytes) -> bytes:
+    return tag + len(content).to_bytes(8, "big") + content
 
 
-@encode_value.register
-def _(value: None) -> bytes:
-    return frame(b"0", b"")
+def _int_bytes(value: int) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
-@encode_value.register
-def _(value: bool) -> bytes:  # noqa: FBT001
-    return frame(b"b", b"1" if value else b"0")
+def _float_text(value: float) -> str:
+    return "nan" if value != value else float.__repr__(value)  # noqa: PLR0124
 
 
-@encode_value.register
-def _(value: int) -> bytes:
-    return frame(b"i", str(int(value)).encode())
+def _each(items: Iterable[object], walk: Callable[[object], Any]) -> list[Any]:
+    """Walk the items of a list; a refused one learns its index."""
+    walked = []
+    for index, item in enumerate(items):
+        try:
+            walked.append(walk(item))
+        except _RefusedError as refused:
+            refused.path.append(f"[{index}]")
+            raise
+    return walked
 
 
-@encode_value.register
-def _(value: float) -> bytes:
-    return frame(b"f", b"nan" if value != value else float.__repr__(value).encode())  # noqa: PLR0124
+def _each_pair(pairs: Mapping[Any, object], walk: Callable[[object], Any]) -> list[tuple[bytes, Any, Any]]:
+    """Walk a dict in the order of its encoded keys; a refused value learns its key."""
+    walked = []
+    for key, item in pairs.items():
+        try:
+            walked.append((_encode(key), key, walk(item)))
+        except _RefusedError as refused:
+            refused.path.append(f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]")
+            raise
+    return sorted(walked, key=lambda entry: entry[0])
 
 
-@encode_value.register
-def _(value: str) -> bytes:
-    return frame(b"s", str(value).encode("utf-8", "surrogatepass"))
+def _encode_pairs(value: Mapping[Any, object]) -> bytes:
+    return _frame(b"d", b"".join(key + item for key, _, item in _each_pair(value, _encode)))
 
 
-@encode_value.register
-def _(value: bytes) -> bytes:
-    return frame(b"y", value)
+def _encode_set(value: Iterable[object]) -> bytes:
+    return _frame(b"e", b"".join(sorted(_each(value, _encode))))
 
 
-@encode_value.register
-def _(value: Enum) -> bytes:
-    return frame(b"e", encode(type(value).__qualname__) + encode(value.value))
+def _encode_list(value: Iterable[object]) -> bytes:
+    return _frame(b"l", b"".join(_each(value, _encode)))
 
 
-@encode_value.register
-def _(value: PurePath) -> bytes:
-    return encode(str(value))
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    type(None): lambda _: _frame(b"n", b""),
+    bool: lambda value: _frame(b"t", b"\x01" if value else b"\x00"),
+    int: lambda value: _frame(b"i", _int_bytes(value)),
+    float: lambda value: _frame(b"f", _float_text(value).encode()),
+    str: lambda value: _frame(b"s", value.encode("utf-8", "surrogatepass")),
+    bytes: lambda value: _frame(b"b", value),
+    list: _encode_list,
+    tuple: _encode_list,
+    set: _encode_set,
+    frozenset: _encode_set,
+    dict: _encode_pairs,
+    OrderedDict: _encode_pairs,
+    defaultdict: _encode_pairs,
+    Counter: _encode_pairs,
+}
 
 
-@encode_value.register(datetime)
-@encode_value.register(date)
-@encode_value.register(time)
-def _(value: date | time) -> bytes:
-    return frame(b"t", f"{type(value).__name__}:{value.isoformat()}".encode())
+def _describe(value: object) -> Any:
+    describer = _DESCRIBERS.get(type(value))
+    if describer is not None:
+        return describer(value)
+    tag, content = _stand_in(value)
+    return {f"${tag}": _describe(content)}
 
 
-@encode_value.register
-def _(value: timedelta) -> bytes:
-    return frame(b"t", f"timedelta:{value.days}:{value.seconds}:{value.microseconds}".encode())
+def _describe_int(value: int) -> Any:
+    return value if -_INT64 <= value < _INT64 else {"$int": hex(value)}
 
 
-@encode_value.register
-def _(value: Decimal) -> bytes:
-    return frame(b"D", str(value).encode())
+def _describe_float(value: float) -> Any:
+    return value if value - value == 0 else {"$float": _float_text(value)}
 
 
-@encode_value.register
-def _(value: UUID) -> bytes:
-    return frame(b"u", value.bytes)
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-@encode_value.register
-def _(value: type) -> bytes:
-    return frame(b"c", f"{value.__module__}.{value.__qualname__}".encode())
+def _describe_str(value: str) -> Any:
+    return value if _is_text(value) else {"$str": value.encode("unicode_escape").decode()}
 
 
-def describe(value: object) -> Any:
-    """The value as a JSON-able tree, for comparing field by field; what JSON lacks is described in text."""
-    if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(item) for item in value]
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int | float):
-        return value if abs(value) < 2**53 else repr(value)
-    return f"{type(value).__name__}:{hashlib.sha256(encode(value)).hexdigest()}"
+def _describe_bytes(value: bytes) -> Any:
+    if len(value) > _LONG:
+        return {"$bytes_sha256": [len(value), hashlib.sha256(value).hexdigest()]}
+    return {"$bytes": base64.b64encode(value).decode()}
+
+
+def _describe_set(value: Iterable[object]) -> Any:
+    return {"$set": [_describe(item) for item in sorted(value, key=_encode)]}
+
+
+def _describe_pairs(value: Mapping[Any, object]) -> Any:
+    pairs = _each_pair(value, _describe)
+    if all(type(key) is str and not key.startswith("$") and _is_text(key) for _, key, _ in pairs):
+        return {key: item for _, key, item in pairs}
+    return {"$dict": [[_describe(key), item] for _, key, item in pairs]}
+
+
+_DESCRIBERS: dict[type, Callable[[Any], Any]] = {
+    type(None): lambda value: value,
+    bool: lambda value: value,
+    int: _describe_int,
+    float: _describe_float,
+    str: _describe_str,
+    bytes: _describe_bytes,
+    list: lambda value: _each(value, _describe),
+    tuple: lambda value: _each(value, _describe),
+    set: _describe_set,
+    frozenset: _describe_set,
+    dict: _describe_pairs,
+    OrderedDict: _describe_pairs,
+    defaultdict: _describe_pairs,
+    Counter: _describe_pairs,
+}

@@ -179,7 +179,9 @@ class _Walk:
         name = name.rpartition("<locals>.")[2]
         text = normalised(source)
         known = self.pieces.get(name)
-        self.pieces[name if known in (None, text) else f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"] = text
+        self.pieces[
+            name if known in (None, text) else f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        ] = text
         for line in text.splitlines():
             for word in BLIND:
                 if re.search(rf"\b{word}\b", line):
@@ -323,7 +325,11 @@ def _inside_strings(text: str) -> set[int]:
     except SyntaxError:
         return inside
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno and node.end_lineno > node.lineno:
+        if (
+            isinstance(node, ast.Constant | ast.JoinedStr)
+            and node.end_lineno
+            and node.end_lineno > node.lineno
+        ):
             inside.update(range(node.lineno, node.end_lineno))
             inside.update(range(node.lineno + 1, node.end_lineno + 1))
     for first, last in _docstring_lines(text):
