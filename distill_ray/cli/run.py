@@ -12,7 +12,6 @@ from distill_ray.distiset import Distiset
 @click.argument("script", metavar="SCRIPT[:PIPELINE]")
 @common_options
 @click.option("--engine", type=click.Choice(["ray", "inline"]), default="ray", show_default=True)
-@click.option("--output", help="Save the Distiset there: a folder or any fsspec URL.")
 def run(
     script: str,
     as_json: bool,
@@ -20,7 +19,6 @@ def run(
     no_cache: bool,
     params: tuple[str, ...],
     engine: str,
-    output: str | None,
 ) -> None:
     """Run the pipeline of SCRIPT.
 
@@ -34,8 +32,6 @@ def run(
         pipeline.cache_dir = cache_dir
     parameters = parse_parameters(pipeline, params)
     distiset = pipeline.run(parameters, use_cache=not no_cache, engine=engine)  # type: ignore[arg-type]
-    if output:
-        distiset.save_to_disk(output)
     print_result(distiset, as_json=as_json)
 
 

@@ -108,7 +108,7 @@ class Pipeline:
         dataset_batch_size: int = 50,
         *,
         engine: Engine = "ray",
-        progress: Literal["auto", "rich", "plain", "none"] = "auto",
+        progress: Literal["auto", "none"] = "auto",
     ) -> Distiset:
         """Compute what is not known yet, and return the leaves' rows.
 
@@ -204,17 +204,7 @@ class Pipeline:
             result.leaves,
             report=result.report,
             hidden=() if self.enable_metadata else ("distilabel_metadata",),
-            pipeline=self.dump() if self._dumps() else None,
         )
-
-    def _dumps(self) -> bool:
-        from distill_ray.errors import ParameterError
-
-        try:
-            self.dump()
-        except ParameterError:
-            return False  # a parameter that no file can hold: the card then says less
-        return True
 
     def dump(self) -> dict[str, Any]:
         """The pipeline as a tree of plain values; secrets are left out."""
