@@ -60,7 +60,9 @@ class ResourceError(DistillRayError):
 class StepError(DistillRayError):
     """A step raised while it ran: names the step, the rows and the original traceback."""
 
-    def __init__(self, step: str, message: str, *, rows: tuple[int, int] | None = None, trace: str = "") -> None:
+    def __init__(
+        self, step: str, message: str, *, rows: tuple[int, int] | None = None, trace: str = ""
+    ) -> None:
         self.step = step
         self.rows = rows
         self.trace = trace

@@ -101,7 +101,9 @@ class Graph:
 
     def with_source(self, name: str, source: BaseStep) -> Graph:
         """The same graph with ``source`` flowing into every step that had no predecessor and needs one."""
-        starts = [n for n, sources in self._predecessors.items() if not sources and not self.steps[n].is_generator]
+        starts = [
+            n for n, sources in self._predecessors.items() if not sources and not self.steps[n].is_generator
+        ]
         if not starts:
             raise GraphError("`dataset` was given, but every step of the pipeline has its rows already.")
         other = Graph()

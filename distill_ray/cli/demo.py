@@ -55,7 +55,9 @@ def demo(as_json: bool, cache_dir: str | None, no_cache: bool, params: tuple[str
     print_result(distiset, as_json=as_json)
     report = distiset.report
     if report is not None and not as_json:
-        known = "Nothing was computed: every row came from the cache." if report.rows_computed == 0 else (
-            f"{report.rows_computed} rows were computed. Run it again: they come from the cache."
+        known = (
+            "Nothing was computed: every row came from the cache."
+            if report.rows_computed == 0
+            else (f"{report.rows_computed} rows were computed. Run it again: they come from the cache.")
         )
         click.echo(f"{known} ({report.seconds:.1f} s)")

@@ -77,9 +77,7 @@ class Worker:
         self._step = setup.step
         self._name = setup.step.label
         self._store = CacheStore(setup.storage)
-        self._writer = PartWriter(
-            self._store, setup.function, setup.run, f"{replica:03d}", setup.writer
-        )
+        self._writer = PartWriter(self._store, setup.function, setup.run, f"{replica:03d}", setup.writer)
         self._read = lru_cache(maxsize=4)(self._read_part)
         self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
         self._offset = 0
@@ -198,9 +196,7 @@ class Worker:
         try:
             if stored:
                 self._writer.add(
-                    Block(
-                        work.block, table, keys, stored, digests, seconds, input_tokens, output_tokens
-                    )
+                    Block(work.block, table, keys, stored, digests, seconds, input_tokens, output_tokens)
                 )
             written = self._writer.take_written()
         except Exception as error:
@@ -241,7 +237,9 @@ def _rows(ranges: Sequence[Range], tables: Sequence[pa.Table]) -> list[Row]:
 def _check_rows(rows: Any) -> None:
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         return
-    raise TypeError(f"process() must yield lists of dicts, but it yielded {type(rows).__name__}: {rows!r:.200}")
+    raise TypeError(
+        f"process() must yield lists of dicts, but it yielded {type(rows).__name__}: {rows!r:.200}"
+    )
 
 
 def _tokens(rows: Sequence[Row], step: str) -> tuple[int, int]:

@@ -10,4 +10,6 @@ def plan_table(plan: Plan) -> str:
     rows = [("step", "decision", "rows known", "reason")]
     rows += [(s.name, s.decision, str(s.rows_known), s.reason) for s in plan.steps]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
+    return "\n".join(
+        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
+    )

@@ -6,7 +6,15 @@ import os
 import sys
 import time
 
-from distill_ray.events import Listener, ReplicaUp, RunEvent, RunFinished, RunStarted, StepAdvanced, StepFinished
+from distill_ray.events import (
+    Listener,
+    ReplicaUp,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    StepAdvanced,
+    StepFinished,
+)
 
 EVERY_SECONDS = 5.0
 

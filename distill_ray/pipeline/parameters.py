@@ -34,7 +34,9 @@ def _with_values(model: Any, values: Mapping[str, Any], where: str) -> Any:
         known = runtime_parameters(copy)
         if name not in known:
             listed = ", ".join(f"'{each}'" for each in sorted(known)) or "there are none"
-            raise ParameterError(f"{where} has no runtime parameter '{name}'. Its runtime parameters: {listed}.")
+            raise ParameterError(
+                f"{where} has no runtime parameter '{name}'. Its runtime parameters: {listed}."
+            )
         current = getattr(copy, name)
         if isinstance(current, BaseModel) and isinstance(value, Mapping):
             value = _with_values(current, value, f"{where}, '{name}'")
@@ -51,8 +53,7 @@ def runtime_parameters(model: BaseModel) -> list[str]:
     return [
         name
         for name, field in type(model).model_fields.items()
-        if isinstance(getattr(model, name), BaseModel)
-        or is_runtime_parameter(field)
+        if isinstance(getattr(model, name), BaseModel) or is_runtime_parameter(field)
     ]
 
 

@@ -223,7 +223,11 @@ class Pipeline:
 
         as_json = (format or Path(path).suffix.lstrip(".")) == "json"
         tree = self.dump()
-        text = json.dumps(tree, indent=2) if as_json else yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        text = (
+            json.dumps(tree, indent=2)
+            if as_json
+            else yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        )
         Path(path).write_text(text, encoding="utf-8")
 
     @classmethod

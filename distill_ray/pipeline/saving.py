@@ -22,9 +22,13 @@ TYPE_INFO = "type_info"
 def dump_graph(graph: Graph) -> dict[str, Any]:
     """Steps with their classes and parameters, and the connections."""
     return {
-        "steps": [{"name": name, "step": _dump(step, f"step '{name}'")} for name, step in graph.steps.items()],
+        "steps": [
+            {"name": name, "step": _dump(step, f"step '{name}'")} for name, step in graph.steps.items()
+        ],
         "connections": [dict(each) for each in connections(graph) if each["to"]],
-        "order_of_inputs": {n: list(graph.predecessors(n)) for n in graph.steps if len(graph.predecessors(n)) > 1},
+        "order_of_inputs": {
+            n: list(graph.predecessors(n)) for n in graph.steps if len(graph.predecessors(n)) > 1
+        },
     }
 
 
@@ -46,7 +50,9 @@ def _dump(value: Any, where: str) -> Any:
         return {str(key): _dump(item, f"{where}.{key}") for key, item in value.items() if not _secret(item)}
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-        return [_dump(item, f"{where}[{position}]") for position, item in enumerate(items) if not _secret(item)]
+        return [
+            _dump(item, f"{where}[{position}]") for position, item in enumerate(items) if not _secret(item)
+        ]
     if isinstance(value, Enum):
         return _dump(value.value, where)
     if isinstance(value, Path):

@@ -13,7 +13,15 @@ import pytest
 
 from distill_ray.errors import ResourceError, StepError
 from distill_ray.pipeline import Pipeline
-from distill_ray.steps import GeneratorStep, GlobalStep, LoadDataFromDicts, Step, StepInput, StepResources, step
+from distill_ray.steps import (
+    GeneratorStep,
+    GlobalStep,
+    LoadDataFromDicts,
+    Step,
+    StepInput,
+    StepResources,
+    step,
+)
 from distill_ray.typing import GeneratorStepOutput, RuntimeParameter, StepOutput
 
 
@@ -242,7 +250,9 @@ def test_mappings_rename_columns_on_the_way_in_and_out(engine: str) -> None:
 def test_a_dry_run_takes_one_batch_and_leaves_nothing_behind(engine: str, cache_root: Path) -> None:
     with Pipeline(name="dry") as pipeline:
         Numbers(count=1_000) >> Double()
-    assert rows_of(pipeline.dry_run(batch_size=3, engine=engine)) == [{"n": n, "twice": 2 * n} for n in range(3)]
+    assert rows_of(pipeline.dry_run(batch_size=3, engine=engine)) == [
+        {"n": n, "twice": 2 * n} for n in range(3)
+    ]
     assert not cache_root.exists()
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from model_servers import FaultyServer
 
 from distill_ray.models import AsyncLLM, InferenceEndpointsLLM, OpenAILLM, local_model
 from distill_ray.models.event_loop import EventLoopThread
+from tests.models.model_servers import FaultyServer
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from model_servers import chat
 from pydantic import BaseModel
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import LlamaCppLLM
 from distill_ray.models.local_model import NAMED_MODELS
+from tests.models.model_servers import chat
 
 pytestmark = pytest.mark.model
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_servers import FaultyServer, Reply, chat
 from pydantic import ValidationError
 
 import distill_ray.models
@@ -28,6 +27,7 @@ from distill_ray.models import (
     OpenAILLM,
 )
 from distill_ray.types import UnsignedMark
+from tests.models.model_servers import FaultyServer, Reply, chat
 
 
 def output(text: str) -> GenerateOutput:

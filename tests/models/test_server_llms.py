@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from model_servers import FaultyServer, Reply, chat
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import AsyncLLM
+from tests.models.model_servers import FaultyServer, Reply, chat
 
 Client = Callable[..., AsyncLLM]
 
