@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from distill_ray.pipeline.running import Engine
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("DISTILL_RAY_PROGRESS", "none")
@@ -38,8 +42,9 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(params=["inline", "ray"])
-def engine(request: pytest.FixtureRequest) -> str:
+def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine in turn: what a pipeline gives must not depend on it."""
-    if request.param == "ray":
+    chosen: Engine = request.param
+    if chosen == "ray":
         request.getfixturevalue("local_ray")
-    return str(request.param)
+    return chosen

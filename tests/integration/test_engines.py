@@ -13,6 +13,7 @@ import pytest
 
 from distill_ray.errors import ResourceError, StepError
 from distill_ray.pipeline import Pipeline
+from distill_ray.pipeline.running import Engine
 from distill_ray.steps import (
     GeneratorStep,
     GlobalStep,
@@ -99,33 +100,33 @@ def rows_of(distiset: Any, leaf: str = "default") -> list[dict[str, Any]]:
     return list(distiset[leaf]["train"].to_list())
 
 
-def test_rows_leave_in_the_order_they_came_whatever_the_replicas_speed(engine: str) -> None:
+def test_rows_leave_in_the_order_they_came_whatever_the_replicas_speed(engine: Engine) -> None:
     with Pipeline(name="order") as pipeline:
         resources = StepResources(replicas=3)
         Numbers(count=203) >> Double(jitter=0.01, input_batch_size=7, resources=resources)
     assert rows_of(pipeline.run(engine=engine)) == [{"n": n, "twice": 2 * n} for n in range(203)]
 
 
-def test_a_step_may_change_the_number_of_rows(engine: str) -> None:
+def test_a_step_may_change_the_number_of_rows(engine: Engine) -> None:
     with Pipeline(name="repeat") as pipeline:
         Numbers(count=25) >> Repeat(times=3, input_batch_size=4) >> Double()
     found = rows_of(pipeline.run(engine=engine))
     assert [(row["n"], row["copy"]) for row in found] == [(n, c) for n in range(25) for c in range(3)]
 
 
-def test_a_step_that_gives_no_rows_gives_an_empty_data_set(engine: str) -> None:
+def test_a_step_that_gives_no_rows_gives_an_empty_data_set(engine: Engine) -> None:
     with Pipeline(name="none") as pipeline:
         Numbers(count=25) >> Repeat(times=0) >> Double()
     assert rows_of(pipeline.run(engine=engine)) == []
 
 
-def test_a_global_step_sees_all_rows(engine: str) -> None:
+def test_a_global_step_sees_all_rows(engine: Engine) -> None:
     with Pipeline(name="total") as pipeline:
         Numbers(count=101) >> Total()
     assert rows_of(pipeline.run(engine=engine)) == [{"total": 5050}]
 
 
-def test_several_predecessors_are_joined_row_by_row(engine: str) -> None:
+def test_several_predecessors_are_joined_row_by_row(engine: Engine) -> None:
     with Pipeline(name="join") as pipeline:
         numbers, double, repeat = Numbers(count=31), Double(input_batch_size=4), Repeat(times=1)
         numbers >> [double, repeat] >> Join(input_batch_size=9)
@@ -133,7 +134,7 @@ def test_several_predecessors_are_joined_row_by_row(engine: str) -> None:
     assert rows_of(pipeline.run(engine=engine)) == expected
 
 
-def test_predecessors_of_different_length_are_an_error_that_names_both(engine: str) -> None:
+def test_predecessors_of_different_length_are_an_error_that_names_both(engine: Engine) -> None:
     with Pipeline(name="uneven") as pipeline:
         numbers, double, repeat = Numbers(count=31), Double(name="double"), Repeat(name="repeat", times=2)
         numbers >> [double, repeat] >> Join(name="join")
@@ -141,7 +142,7 @@ def test_predecessors_of_different_length_are_an_error_that_names_both(engine: s
         pipeline.run(engine=engine)
 
 
-def test_several_leaves_are_named(engine: str) -> None:
+def test_several_leaves_are_named(engine: Engine) -> None:
     with Pipeline(name="leaves") as pipeline:
         Numbers(count=5) >> [Double(name="double"), Total(name="total")]
     distiset = pipeline.run(engine=engine)
@@ -149,7 +150,7 @@ def test_several_leaves_are_named(engine: str) -> None:
     assert rows_of(distiset, "total") == [{"total": 10}]
 
 
-def test_an_exception_names_step_rows_and_the_original_traceback(engine: str) -> None:
+def test_an_exception_names_step_rows_and_the_original_traceback(engine: Engine) -> None:
     with Pipeline(name="broken") as pipeline:
         Numbers(count=100) >> Broken(name="picky", at=47, input_batch_size=10)
     with pytest.raises(StepError) as caught:
@@ -162,7 +163,7 @@ def test_an_exception_names_step_rows_and_the_original_traceback(engine: str) ->
     assert "rows 40 to 49" in text
 
 
-def test_what_was_finished_before_an_exception_is_not_computed_again(engine: str) -> None:
+def test_what_was_finished_before_an_exception_is_not_computed_again(engine: Engine) -> None:
     with Pipeline(name="mended") as pipeline:
         Numbers(count=100) >> Broken(name="picky", at=47, input_batch_size=10)
     with pytest.raises(StepError):
@@ -180,7 +181,7 @@ def test_what_was_finished_before_an_exception_is_not_computed_again(engine: str
     assert distiset.report.steps["picky"].rows_reused == 40
 
 
-def test_an_exception_in_load_names_the_step(engine: str) -> None:
+def test_an_exception_in_load_names_the_step(engine: Engine) -> None:
     class Unloadable(Double):
         def load(self) -> None:
             raise OSError("no such model")
@@ -191,7 +192,7 @@ def test_an_exception_in_load_names_the_step(engine: str) -> None:
         pipeline.run(engine=engine)
 
 
-def test_load_and_unload_are_called_once_in_each_replica(engine: str, tmp_path: Path) -> None:
+def test_load_and_unload_are_called_once_in_each_replica(engine: Engine, tmp_path: Path) -> None:
     class Logged(Double):
         folder: str
 
@@ -208,7 +209,7 @@ def test_load_and_unload_are_called_once_in_each_replica(engine: str, tmp_path: 
     assert len(list(tmp_path.glob("unload-*"))) == 2
 
 
-def test_a_step_that_yields_something_else_than_rows_is_told_so(engine: str) -> None:
+def test_a_step_that_yields_something_else_than_rows_is_told_so(engine: Engine) -> None:
     class Wrong(Double):
         def process(self, inputs: StepInput) -> StepOutput:
             yield "rows"  # type: ignore[misc]
@@ -219,8 +220,8 @@ def test_a_step_that_yields_something_else_than_rows_is_told_so(engine: str) -> 
         pipeline.run(engine=engine)
 
 
-def test_rows_come_back_exactly(engine: str) -> None:
-    data = [
+def test_rows_come_back_exactly(engine: Engine) -> None:
+    data: list[dict[str, Any]] = [
         {"a": 1, "b": None, "c": [1, 2.0, "x"]},
         {"a": 1.0, "d": {"x": [], "y": {}}},
         {"a": "1", "b": True, "n": 2**70},
@@ -239,7 +240,7 @@ def test_rows_come_back_exactly(engine: str) -> None:
     ]
 
 
-def test_mappings_rename_columns_on_the_way_in_and_out(engine: str) -> None:
+def test_mappings_rename_columns_on_the_way_in_and_out(engine: Engine) -> None:
     with Pipeline(name="mapped") as pipeline:
         LoadDataFromDicts(data=[{"number": 4}]) >> Double(
             input_mappings={"n": "number"}, output_mappings={"twice": "eight"}
@@ -247,7 +248,7 @@ def test_mappings_rename_columns_on_the_way_in_and_out(engine: str) -> None:
     assert rows_of(pipeline.run(engine=engine)) == [{"number": 4, "eight": 8}]
 
 
-def test_a_dry_run_takes_one_batch_and_leaves_nothing_behind(engine: str, cache_root: Path) -> None:
+def test_a_dry_run_takes_one_batch_and_leaves_nothing_behind(engine: Engine, cache_root: Path) -> None:
     with Pipeline(name="dry") as pipeline:
         Numbers(count=1_000) >> Double()
     assert rows_of(pipeline.dry_run(batch_size=3, engine=engine)) == [
@@ -256,7 +257,7 @@ def test_a_dry_run_takes_one_batch_and_leaves_nothing_behind(engine: str, cache_
     assert not cache_root.exists()
 
 
-def test_a_data_set_given_to_run_flows_into_the_first_steps(engine: str) -> None:
+def test_a_data_set_given_to_run_flows_into_the_first_steps(engine: Engine) -> None:
     with Pipeline(name="given") as pipeline:
         first = Double(name="first")
         first >> Repeat(times=1)
@@ -264,7 +265,7 @@ def test_a_data_set_given_to_run_flows_into_the_first_steps(engine: str) -> None
     assert [row["twice"] for row in found] == [2, 10]
 
 
-def test_runtime_parameters_change_the_run_and_not_the_pipeline(engine: str) -> None:
+def test_runtime_parameters_change_the_run_and_not_the_pipeline(engine: Engine) -> None:
     @step(inputs=["n"], outputs=["n"])
     def add(inputs: StepInput, amount: RuntimeParameter[int] = 1) -> Iterator[list[dict[str, Any]]]:
         yield [{"n": row["n"] + amount} for row in inputs]
