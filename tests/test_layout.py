@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -12,22 +13,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist of this repository and the wheel built from that sdist, made without network."""
+    """A folder with the sdist of this repository and the wheel built from that sdist, without network."""
     folder = tmp_path_factory.mktemp("dist")
-    unreachable = {
-        "http_proxy": "http://127.0.0.1:9",
-        "https_proxy": "http://127.0.0.1:9",
-        "PIP_NO_INDEX": "1",
-    }
+    nowhere = "http://127.0.0.1:9"
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **unreachable},
+        env={**os.environ, "http_proxy": nowhere, "https_proxy": nowhere, "PATH": TOOLS},
         capture_output=True,
         text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -44,7 +43,20 @@ def test_the_links_point_into_the_package(name: str) -> None:
     assert (ROOT / name / "__init__.py").is_file()
 
 
-def test_the_wheel_built_through_the_sdist_holds_every_module_and_no_other_top_level_name(
+@pytest.mark.parametrize("name", ["cache", "steps"])
+def test_importing_through_a_link_is_refused_by_the_linter(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--select", "TID251", "-"],
+        cwd=ROOT,
+        input=f"import {name}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"import distill_ray.{name}" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_wheel_built_through_the_sdist_holds_every_module_and_no_other_top_level_name(
     built: Path,
 ) -> None:
     (wheel,) = built.glob("*.whl")
