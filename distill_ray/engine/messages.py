@@ -158,6 +158,13 @@ class Committed:
 Event: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed
 
 
+def failure_of(event: Event) -> Failure | None:
+    """Return what went wrong in what the event reports, if anything did."""
+    if isinstance(event, WorkDone):
+        return event.record.failure
+    return None if isinstance(event, ReplicaLost) else event.failure
+
+
 @dataclass(frozen=True)
 class StartReplica:
     """Create a replica and load it."""

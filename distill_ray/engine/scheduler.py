@@ -28,6 +28,7 @@ from distill_ray.engine.messages import (
     StopReplica,
     Work,
     WorkDone,
+    failure_of,
 )
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Batch, Phase, Replica, StepSpec, StepState
@@ -99,8 +100,7 @@ class Scheduler:
     def handle(self, event: Event) -> None:
         """Take in an event."""
         state = self.steps[event.step]
-        failure = getattr(event, "failure", None)
-        if failure is not None:
+        if (failure := failure_of(event)) is not None:
             self._fail(failure)
         if isinstance(event, WorkDone):
             self._in_order(state, event)
