@@ -1,0 +1,161 @@
+"""What importing costs, what the public doors offer, and that what is imported is declared."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+
+CLIENTS = {"gcsfs", "openai", "huggingface_hub", "xllamacpp", "pandas", "datasets"}
+HEAVY = {"ray", "pyarrow", "fsspec", "rich", *CLIENTS}
+
+DOORS = {
+    "distill_ray": ["__version__"],
+    "distill_ray.pipeline": ["Pipeline"],
+    "distill_ray.models": [
+        "AsyncLLM",
+        "ChatItem",
+        "ChatType",
+        "GenerateOutput",
+        "InferenceEndpointsLLM",
+        "LLM",
+        "LLMStatistics",
+        "LlamaCppLLM",
+        "OpenAILLM",
+    ],
+    "distill_ray.typing": [
+        "GeneratorStepOutput",
+        "Row",
+        "RuntimeParameter",
+        "StepColumns",
+        "StepInput",
+        "StepOutput",
+        "Unsigned",
+    ],
+}
+"""Those of the steps and tasks are in tests/steps/test_doors.py."""
+
+
+def in_a_new_process(statements: str) -> tuple[set[str], float]:
+    """Run statements; return the heavy modules that they loaded and the seconds that they took."""
+    script = (
+        "import json, sys, time\n"
+        "started = time.perf_counter()\n"
+        f"{statements}\n"
+        "print(json.dumps([list(sys.modules), time.perf_counter() - started]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded, seconds = json.loads(done.stdout.splitlines()[-1])
+    return set(loaded) & HEAVY, seconds
+
+
+def declaration() -> str:
+    """The quickstart up to the line that runs it."""
+    return (ROOT / "examples" / "quickstart.py").read_text().partition("\nif __name__")[0]
+
+
+def test_importing_the_package_loads_nothing_heavy_and_takes_no_time() -> None:
+    loaded, seconds = in_a_new_process("import distill_ray")
+    assert loaded == set()
+    assert seconds < 0.5
+
+
+@pytest.mark.parametrize("door", [*DOORS, "distill_ray.steps", "distill_ray.steps.tasks"])
+def test_opening_a_door_loads_nothing_heavy(door: str) -> None:
+    assert in_a_new_process(f"import {door}")[0] == set()
+
+
+def test_declaring_a_pipeline_loads_nothing_heavy() -> None:
+    assert in_a_new_process(declaration())[0] == set()
+
+
+def test_planning_does_not_load_ray() -> None:
+    plan = "assert pipeline.plan()['text_generation_0'].decision == 'compute'"
+    loaded, _ = in_a_new_process(f"{declaration()}\n{plan}")
+    assert not loaded & {"ray", "rich", *CLIENTS}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_lists_its_names_and_each_is_there(door: str) -> None:
+    module = import_module(door)
+    assert sorted(module.__all__) == DOORS[door]
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
+def test_the_version_is_the_one_that_is_packed() -> None:
+    assert import_module("distill_ray").__version__ == project()["version"]
+
+
+# Dependencies.
+
+LOADED_BY_NAME = {"gcsfs", "s3fs", "adlfs"}
+"""What no `import` statement shows: fsspec's backends."""
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    assert distributions(imported("distill_ray")) - {"distill-ray"} <= declared(
+        "dependencies", "pandas", "hf", "s3", "azure"
+    )
+
+
+def test_what_tests_and_scripts_import_is_declared() -> None:
+    scripts = imported("tests") | imported("tools") | imported("examples") | imported("benchmarks")
+    assert distributions(scripts) - {"distill-ray"} <= declared("dependencies", "pandas", "hf", "dev")
+
+
+def test_what_is_declared_is_used() -> None:
+    unused = declared("dependencies") - distributions(imported("distill_ray"))
+    assert unused <= LOADED_BY_NAME
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level names of all modules that a folder's files import and that neither Python nor we provide."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")]
+    names = {name.split(".")[0] for tree in trees for name in names_in(tree)}
+    return names - set(sys.stdlib_module_names) - {"distill_ray", "tests", "tools", "benchmarks", "tomli"}
+
+
+def names_in(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def distributions(modules: set[str]) -> set[str]:
+    known = packages_distributions()
+    return {canonical(known[module][0]) if module in known else module for module in modules}
+
+
+def declared(*groups: str) -> set[str]:
+    table = project()
+    lists = {"dependencies": table["dependencies"], **table["optional-dependencies"]}
+    return {canonical(requirement) for group in groups for requirement in lists[group]}
+
+
+def canonical(requirement: str) -> str:
+    """The distribution's name in a requirement, as the index writes it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement)[0]).lower()
+
+
+def project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return table
