@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import fsspec.implementations.local
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -176,6 +177,29 @@ def test_files_identify_themselves_by_content_and_not_by_place_or_time(tmp_path:
         )
         assert state(one) != before
         before = state(one)
+
+
+@pytest.mark.parametrize("filetype", list(READERS))
+def test_a_file_is_closed_however_far_its_rows_were_read(
+    tmp_path: Path, filetype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    open_local = fsspec.implementations.local.LocalFileSystem._open
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.append(open_local(self, *args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "_open", watched)
+    loader = LoadDataFromFileSystem(data_files=write(tmp_path, filetype, ROWS), batch_size=2)
+    abandoned = loader.process()
+    next(abandoned)
+    assert not opened[-1].closed
+    abandoned.close()
+    loader.outputs  # noqa: B018
+    list(loader.process())
+    assert len(opened) == 3
+    assert all(file.closed for file in opened)
 
 
 @pytest.mark.parametrize("filetype", list(READERS))

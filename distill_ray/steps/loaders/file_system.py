@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -69,25 +70,21 @@ class LoadDataFromFileSystem(GeneratorStep):
 
     def process(self, offset: int = 0) -> GeneratorStepOutput:
         """Yield the files' rows from number ``offset`` on, and whether they are the last."""
-        rows = self._rows(offset)
-        batch = list(islice(rows, self.batch_size))
-        while True:
-            following = list(islice(rows, self.batch_size))
-            yield batch, not following
-            if not following:
-                return
-            batch = following
+        with closing(self._rows(offset)) as all_rows:
+            wanted = None if self.num_examples is None else max(0, self.num_examples - offset)
+            rows = islice(all_rows, wanted)
+            batch = list(islice(rows, self.batch_size))
+            while True:
+                following = list(islice(rows, self.batch_size))
+                yield batch, not following
+                if not following:
+                    return
+                batch = following
 
-    def _rows(self, offset: int) -> Iterator[Row]:
+    def _rows(self, offset: int) -> Generator[Row]:
         skip = Skip(offset)
-        rows = (
-            row
-            for url in self._files()
-            for row in READERS[self._type_of(url)].rows(url, self.storage_options, skip)
-        )
-        if self.num_examples is None:
-            return rows
-        return islice(rows, max(0, self.num_examples - offset))
+        for url in self._files():
+            yield from READERS[self._type_of(url)].rows(url, self.storage_options, skip)
 
     def _files(self) -> list[str]:
         if self.data_files is None:

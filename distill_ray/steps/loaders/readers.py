@@ -7,13 +7,16 @@ import io
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from distill_ray import storage
 from distill_ray.errors import ParameterError
 from distill_ray.types import Row
+
+T = TypeVar("T", io.BufferedReader, io.TextIOWrapper)
 
 _CHUNK = 1 << 18
 _PARQUET_BATCH = 1024
@@ -37,15 +40,16 @@ class Reader(ABC):
     """Reads one type of file."""
 
     @abstractmethod
-    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+    def read(self, file: Any, url: str, skip: Skip) -> Generator[Row]:
         """Yield the rows of an open file that are not skipped; ``url`` is for messages."""
 
     def columns_of(self, file: Any, url: str) -> list[str]:
         """Return the columns: those of the first row, unless the file says more."""
-        return list(next(self.read(file, url, Skip()), {}))
+        with closing(self.read(file, url, Skip())) as rows:
+            return list(next(rows, {}))
 
-    def rows(self, url: str, storage_options: Mapping[str, Any] | None, skip: Skip) -> Iterator[Row]:
-        """Open the file and yield its rows."""
+    def rows(self, url: str, storage_options: Mapping[str, Any] | None, skip: Skip) -> Generator[Row]:
+        """Open the file and yield its rows; the file is closed with the generator."""
         with storage.open_url(url, "rb", storage_options) as file:
             yield from self.read(file, url, skip)
 
@@ -58,25 +62,29 @@ class Reader(ABC):
 class JsonLinesReader(Reader):
     """One JSON object a line; empty lines are passed over."""
 
-    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+    def read(self, file: Any, url: str, skip: Skip) -> Generator[Row]:
         """Yield the rows; a skipped line is not parsed."""
-        for number, line in enumerate(io.BufferedReader(file, _CHUNK), start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.strip() or skip.take():
-                continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise _broken(url, number, error) from error
-            yield _object(row, url, number)
+        with _lent(io.BufferedReader(file, _CHUNK)) as lines:
+            for number, line in enumerate(lines, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if not text.strip() or skip.take():
+                    continue
+                try:
+                    row = json.loads(text)
+                except ValueError as error:
+                    raise _broken(url, number, error) from error
+                yield _object(row, url, number)
 
 
 class JsonReader(Reader):
     """An array of JSON objects, or objects one after the other; parsed object by object."""
 
-    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+    def read(self, file: Any, url: str, skip: Skip) -> Generator[Row]:
         """Yield the rows."""
-        text = _Text(file, url)
+        with _lent(_text(file)) as characters:
+            yield from self._read(_Text(characters, url), url, skip)
+
+    def _read(self, text: _Text, url: str, skip: Skip) -> Iterator[Row]:
         is_array = text.peek() == "["
         if is_array:
             text.pop()
@@ -99,10 +107,13 @@ class JsonReader(Reader):
 class CsvReader(Reader):
     """A heading and lines of values, in the dialect of spreadsheets; values are texts."""
 
-    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+    def read(self, file: Any, url: str, skip: Skip) -> Generator[Row]:
         """Yield the rows; a value that is missing at the end of a line is None."""
         csv.field_size_limit(sys.maxsize)  # the module's own limit is 128 KiB a value
-        lines = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+        with _lent(_text(file)) as text:
+            yield from self._read(csv.DictReader(text, strict=True), url, skip)
+
+    def _read(self, lines: csv.DictReader[str], url: str, skip: Skip) -> Iterator[Row]:
         while True:
             try:
                 row = next(lines)
@@ -118,14 +129,14 @@ class CsvReader(Reader):
     def columns_of(self, file: Any, url: str) -> list[str]:
         """Return the heading."""
         del url
-        lines = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
-        return list(lines.fieldnames or [])
+        with _lent(_text(file)) as text:
+            return list(csv.DictReader(text).fieldnames or [])
 
 
 class ParquetReader(Reader):
     """Parquet, a row group at a time; row groups that are skipped whole are not read."""
 
-    def read(self, file: Any, url: str, skip: Skip) -> Iterator[Row]:
+    def read(self, file: Any, url: str, skip: Skip) -> Generator[Row]:
         """Yield the rows."""
         parquet = _open_parquet(file, url)
         for group in range(parquet.num_row_groups):
@@ -154,8 +165,8 @@ READERS: Mapping[str, Reader] = {
 class _Text:
     """JSON text of which only the part around the value at hand is in memory."""
 
-    def __init__(self, file: Any, url: str) -> None:
-        self._file = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    def __init__(self, file: io.TextIOWrapper, url: str) -> None:
+        self._file = file
         self._decoder = json.JSONDecoder()
         self._url = url
         self._buffer = ""
@@ -208,6 +219,20 @@ class _Text:
             raise _broken(self._url, self.line, error) from error
         self._buffer += more
         return bool(more)
+
+
+def _text(file: Any) -> io.TextIOWrapper:
+    return io.TextIOWrapper(file, "utf-8-sig", newline="")
+
+
+@contextmanager
+def _lent(wrapper: T) -> Iterator[T]:
+    """Give the wrapper, and take the file out of it after."""
+    # A wrapper that dies with an open file complains of it, although the file's opener is about to close it.
+    try:
+        yield wrapper
+    finally:
+        wrapper.detach()
 
 
 def _open_parquet(file: Any, url: str) -> Any:
