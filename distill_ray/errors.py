@@ -72,4 +72,12 @@ class StepError(DistillRayError):
 
 
 class RunInterruptedError(DistillRayError):
-    """The run was stopped before its end. What was finished is in the cache: run again to resume."""
+    """The run was stopped before its end. What was finished is in the cache: run again to resume.
+
+    Attributes:
+        signal: number of the signal that stopped it.
+    """
+
+    def __init__(self, message: str, *, signal: int) -> None:
+        self.signal = signal
+        super().__init__(message)

@@ -16,12 +16,16 @@ class StepDecided:
         decision: ``hit``, ``resume``, ``compute``, ``forced`` or ``not needed``.
         reason: why, in words.
         rows_known: rows that are stored.
+        predecessors: the steps whose rows it is given.
+        replicas: how many replicas may run.
     """
 
     step: str
     decision: str
     reason: str
     rows_known: int
+    predecessors: tuple[str, ...] = ()
+    replicas: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,17 @@ class StepFailed:
 
 
 @dataclass(frozen=True)
+class RunStopping:
+    """A signal asked the run to end early: what is under way ends, what is finished is written.
+
+    Attributes:
+        signal: the signal's number.
+    """
+
+    signal: int
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """A run has ended.
 
@@ -126,7 +141,14 @@ class RunFinished:
 
 
 RunEvent: TypeAlias = (
-    RunStarted | ReplicaUp | StepAdvanced | PartWritten | StepFinished | StepFailed | RunFinished
+    RunStarted
+    | ReplicaUp
+    | StepAdvanced
+    | PartWritten
+    | StepFinished
+    | StepFailed
+    | RunStopping
+    | RunFinished
 )
 
 Listener: TypeAlias = Callable[[RunEvent], None]

@@ -24,13 +24,23 @@ from distill_ray.engine.messages import (
     SendWork,
     StartReplica,
     StopReplica,
+    StopRequested,
     WorkDone,
 )
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.step_state import StepSpec
+from distill_ray.engine.stopping import stop_on_signals
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import RunInterruptedError, StepError, StorageError
-from distill_ray.events import Listener, PartWritten, ReplicaUp, StepAdvanced, StepFailed, StepFinished
+from distill_ray.events import (
+    Listener,
+    PartWritten,
+    ReplicaUp,
+    RunStopping,
+    StepAdvanced,
+    StepFailed,
+    StepFinished,
+)
 from distill_ray.plan import Plan, StepPlan
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step
 
@@ -94,7 +104,8 @@ def execute(
     """
     execution = _Execution(plan, store, executor, settings, emit)
     try:
-        execution.run()
+        with stop_on_signals(execution.stop):
+            execution.run()
     finally:
         executor.close()
         execution.close()
@@ -114,6 +125,7 @@ class _Execution:
         self._emit = emit
         self._running = {step.name: step for step in plan.steps if step.runs}
         self.manifests = {step.name: step.manifest for step in plan.steps if step.manifest is not None}
+        self._stopped_by = 0
         self._replaced: dict[str, list[str]] = {name: [] for name in self._running}
         self._commits = ThreadPoolExecutor(max_workers=4, thread_name_prefix="commit")
         self._scheduler = Scheduler(
@@ -143,23 +155,29 @@ class _Execution:
         self._feed_hits()
         self._do(self._scheduler.actions())
         while not self._scheduler.finished:
-            try:
-                self._take(self._executor.next_event())
-            except KeyboardInterrupt:
-                if self._scheduler.stopping:
-                    raise
-                self._scheduler.stopping = True
+            self._take(self._executor.next_event())
             self._do(self._scheduler.actions())
         self._conclude()
+
+    def stop(self, signal: int) -> None:
+        """End the run early; called from a signal handler, whatever the run is at.
+
+        The scheduler is told at once, so that it starts nothing more; the event wakes the loop.
+        """
+        self._stopped_by = signal
+        request = StopRequested(signal)
+        self._scheduler.handle(request)
+        self._executor.submit(request)
 
     def _conclude(self) -> None:
         failure = self._scheduler.failure
         if failure is not None:
             self._emit(StepFailed(failure.step, failure.message, failure.rows))
             raise StepError(failure.step, failure.message, rows=failure.rows, trace=failure.trace)
-        if self._scheduler.stopping:
+        if not self._scheduler.complete:
             raise RunInterruptedError(
-                "The run was stopped. What was finished is in the cache: run it again to resume."
+                "The run was stopped. What was finished is in the cache: run it again to resume.",
+                signal=self._stopped_by,
             )
         for name, replaced in self._replaced.items():
             self._store.delete_parts(self._running[name].function, replaced)
@@ -211,7 +229,9 @@ class _Execution:
         )
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, WorkDone):
+        if isinstance(event, StopRequested):
+            self._emit(RunStopping(event.signal))
+        elif isinstance(event, WorkDone):
             self._note_parts(event.step, event.record.written)
         elif isinstance(event, Flushed):
             self._note_parts(event.step, event.written)

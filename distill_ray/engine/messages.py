@@ -155,14 +155,25 @@ class Committed:
     failure: Failure | None = None
 
 
-Event: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed
+@dataclass(frozen=True)
+class StopRequested:
+    """The run is to end early: what is under way ends, what is finished is written.
+
+    Attributes:
+        signal: number of the signal that asked for it.
+    """
+
+    signal: int
+
+
+Event: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed | StopRequested
 
 
 def failure_of(event: Event) -> Failure | None:
     """Return what went wrong in what the event reports, if anything did."""
     if isinstance(event, WorkDone):
         return event.record.failure
-    return None if isinstance(event, ReplicaLost) else event.failure
+    return None if isinstance(event, ReplicaLost | StopRequested) else event.failure
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from distill_ray.engine.messages import (
     SendWork,
     StartReplica,
     StopReplica,
+    StopRequested,
     Work,
     WorkDone,
     failure_of,
@@ -80,10 +81,15 @@ class Scheduler:
             edge.closed = True
 
     @property
+    def complete(self) -> bool:
+        """Whether every step's output is written."""
+        return all(state.phase is Phase.DONE for state in self.steps.values())
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to do or to wait for."""
         if not self._winding_down:
-            return all(state.phase is Phase.DONE for state in self.steps.values())
+            return self.complete
         return all(self._is_quiet(state) for state in self.steps.values())
 
     @property
@@ -99,6 +105,9 @@ class Scheduler:
 
     def handle(self, event: Event) -> None:
         """Take in an event."""
+        if isinstance(event, StopRequested):
+            self.stopping = True
+            return
         state = self.steps[event.step]
         if (failure := failure_of(event)) is not None:
             self._fail(failure)

@@ -149,7 +149,17 @@ def writer_settings() -> WriterSettings:
 
 
 def _decisions(plan: Plan) -> tuple[StepDecided, ...]:
-    return tuple(StepDecided(s.name, s.decision, s.reason, s.rows_known) for s in plan.steps)
+    return tuple(
+        StepDecided(
+            step=step.name,
+            decision=step.decision,
+            reason=step.reason,
+            rows_known=step.rows_known,
+            predecessors=plan.graph.predecessors(step.name),
+            replicas=plan.graph.steps[step.name].resources.replicas,
+        )
+        for step in plan.steps
+    )
 
 
 def _fan_out(listeners: tuple[Listener, ...]) -> Callable[[RunEvent], None]:
