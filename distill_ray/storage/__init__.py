@@ -1,0 +1,14 @@
+"""Where bytes are: the URLs that users read from, and the storage that the cache is kept on.
+
+Nothing else in distill_ray uses fsspec.
+"""
+
+from __future__ import annotations
+
+from distill_ray.storage.local import LocalStorage
+from distill_ray.storage.objects import ObjectStorage
+from distill_ray.storage.protocol import Storage
+from distill_ray.storage.root import open_storage
+from distill_ray.storage.urls import expand, identity, open_url
+
+__all__ = ["LocalStorage", "ObjectStorage", "Storage", "expand", "identity", "open_storage", "open_url"]

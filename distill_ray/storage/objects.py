@@ -1,0 +1,100 @@
+"""Storage in a bucket, or in any other file system that fsspec knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill_ray.storage.filesystem import open_filesystem
+from distill_ray.storage.protocol import storage_errors
+
+_DELETERS = 16
+
+_BOUNDARY = b"--==0=="
+"""What gcsfs puts around a small object on its way: one that holds it would be refused, or cut there."""
+
+
+@dataclass(frozen=True)
+class ObjectStorage:
+    """A prefix of a bucket.
+
+    Attributes:
+        url: such as ``gs://bucket/prefix``.
+        options: what the file system needs, such as credentials; sent to other processes, never shown.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectStorage, (self.url, self.options)
+
+    def read(self, path: str) -> bytes:
+        """See `Storage.read`."""
+        with self._errors("read", path, FileNotFoundError):
+            return bytes(self._filesystem.cat_file(self._at(path)))
+
+    def read_tail(self, path: str, count: int) -> bytes:
+        """See `Storage.read_tail`."""
+        with self._errors("read", path, FileNotFoundError):
+            return bytes(self._filesystem.cat_file(self._at(path), start=-count))
+
+    def publish(self, path: str, data: bytes) -> None:
+        """See `Storage.publish`."""
+        with self._errors("write", path):
+            self._send(path, data)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """See `Storage.put_if_absent`."""
+        with self._errors("write", path):
+            try:
+                self._send(path, data, mode="create")
+            except Exception:
+                # After a lost reply the client tries again and meets its own object, or gives up on a
+                # write that was made: what is there now decides.
+                with suppress(FileNotFoundError):
+                    return self.read(path) == data
+                raise
+            return True
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """See `Storage.sizes`."""
+        with self._errors("list", folder):
+            try:
+                found = self._filesystem.ls(self._at(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in found if entry["type"] == "file"}
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """See `Storage.delete`."""
+        with ThreadPoolExecutor(_DELETERS) as pool:
+            list(pool.map(self._delete, paths))
+
+    def _send(self, path: str, data: bytes, **how: Any) -> None:
+        if _BOUNDARY in data:
+            how["chunksize"] = len(data)  # the way of large objects, in which nothing is framed
+        self._filesystem.pipe_file(self._at(path), data, **how)
+
+    def _delete(self, path: str) -> None:
+        with self._errors("delete", path), suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._at(path))
+
+    @property
+    def _filesystem(self) -> Any:
+        """This process's own: fsspec's do not work on the other side of a fork."""
+        process, filesystem = self.__dict__.get("_opened", (None, None))
+        if process != os.getpid():
+            filesystem, _ = open_filesystem(self.url, self.options, token="google_default")  # noqa: S106
+            self.__dict__["_opened"] = os.getpid(), filesystem
+        return filesystem
+
+    def _at(self, path: str) -> str:
+        return f"{self.url}/{path}"
+
+    def _errors(self, verb: str, path: str, *passing: type[Exception]) -> AbstractContextManager[None]:
+        return storage_errors(verb, self._at(path), *passing)

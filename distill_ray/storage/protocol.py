@@ -1,0 +1,55 @@
+"""What the cache needs of a place to keep objects. `distill_ray.testing` has the suite that proves one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from distill_ray.errors import StorageError
+
+
+class Storage(Protocol):
+    """A place to keep objects under one root. Paths are relative to it, with ``/``.
+
+    An object can be sent to another process (pickled), and used by several threads at once. What goes
+    wrong is a `StorageError` that names the object.
+    """
+
+    @property
+    def url(self) -> str:
+        """The root, as a user would write it; holds no secret."""
+
+    def read(self, path: str) -> bytes:
+        """Return the whole object; FileNotFoundError where there is none."""
+
+    def read_tail(self, path: str, count: int) -> bytes:
+        """Return the object's last ``count`` bytes, or all of a shorter one; FileNotFoundError likewise."""
+
+    def publish(self, path: str, data: bytes) -> None:
+        """Write the object so that a reader sees all of it or what was there before."""
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Write the object unless there is one; say whether what is there now is ``data``.
+
+        Of several callers with different data, at once or one after another, exactly one is told True.
+        """
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return ``{name: bytes}`` of the objects right below the folder; none where there is no folder."""
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove the objects; one that is gone already is no error."""
+
+
+@contextmanager
+def storage_errors(verb: str, place: str, *passing: type[Exception]) -> Iterator[None]:
+    """Turn what a backend raises, but for what is ``passing``, into a `StorageError` that names the place."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except passing:
+        raise
+    except Exception as error:
+        raise StorageError(f"Cannot {verb} {place}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,36 @@
+"""What the URL of a cache root stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from distill_ray.errors import StorageError
+from distill_ray.storage.local import LocalStorage
+from distill_ray.storage.objects import ObjectStorage
+from distill_ray.storage.protocol import Storage
+
+_LOCAL = ("file://", "local://")
+
+
+def open_storage(url: str, storage_options: Mapping[str, Any] | None = None) -> Storage:
+    """Open a cache root. Nothing is read or written yet.
+
+    Args:
+        url: a local path, or any fsspec URL (``gs://bucket/prefix``).
+        storage_options: given to the fsspec file system; never written anywhere.
+
+    Raises:
+        StorageError: the URL has a password in it.
+    """
+    if "://" not in url or url.startswith(_LOCAL):
+        return LocalStorage(str(Path(url.split("://", 1)[-1]).expanduser().absolute()))
+    parts = urlsplit(url)
+    if parts.password:
+        raise StorageError(
+            f"The cache root {parts.scheme}://...@{parts.hostname} has a password in its URL, which would "
+            "be shown in logs and records: give it in `storage_options` instead."
+        )
+    return ObjectStorage(url.rstrip("/"), dict(storage_options or {}))

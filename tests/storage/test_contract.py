@@ -1,0 +1,29 @@
+"""Every storage passes the suite that ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill_ray.storage import Storage, open_storage
+from distill_ray.testing import StorageContract
+from tests.gcs_server import GcsRoot
+
+
+class TestLocalStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        return open_storage(str(tmp_path / "root"))
+
+
+class TestMemoryStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        return open_storage(f"memory://{tmp_path}")
+
+
+class TestGoogleCloudStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, gcs_root: GcsRoot) -> Storage:
+        return open_storage(gcs_root.url, gcs_root.storage_options)
