@@ -111,7 +111,7 @@ LOADED_BY_NAME = {"gcsfs", "s3fs", "adlfs"}
 
 def test_what_the_package_imports_is_declared() -> None:
     assert distributions(imported("distill_ray")) - {"distill-ray"} <= declared(
-        "dependencies", "pandas", "hf", "s3", "azure"
+        "dependencies", "pandas", "hf", "s3", "azure", "testing"
     )
 
 
