@@ -40,6 +40,7 @@ class Edge:
         self._pieces: deque[Piece] = deque()
 
     def push(self, piece: Piece) -> None:
+        """Put rows at the end."""
         if piece.slice.rows:
             self._pieces.append(piece)
             self.rows += piece.slice.rows

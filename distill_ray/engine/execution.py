@@ -1,4 +1,4 @@
-"""Carries out a plan with any executor: feeds the scheduler what happened, does what it says, commits outputs."""
+"""Carries out a plan with any executor: tells the scheduler what happened, does what it says, commits."""
 
 from __future__ import annotations
 

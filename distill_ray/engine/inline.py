@@ -19,11 +19,13 @@ class InlineExecutor:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
+        """Create a replica and load it."""
         worker = Worker(setup, replica)
         self._workers[step, replica] = worker
         self._events.put(ReplicaReady(step, replica, worker.load()))
 
     def send(self, work: SendWork) -> None:
+        """Call a replica."""
         tables = [self._tables[block] for block in work.live]
         table, record = self._workers[work.step, work.replica].run(work.work, tables)
         if table is not None:
@@ -31,23 +33,29 @@ class InlineExecutor:
         self._events.put(WorkDone(work.step, work.replica, work.work.block, record))
 
     def flush(self, step: str, replica: int) -> None:
+        """Have a replica write all it has."""
         written, failure = self._workers[step, replica].flush()
         self._events.put(Flushed(step, replica, written, failure))
 
     def stop(self, step: str, replica: int) -> None:
+        """Unload a replica and give its resources back."""
         self._workers.pop((step, replica)).close()
 
     def release(self, blocks: tuple[int, ...]) -> None:
+        """Forget rows in memory."""
         for block in blocks:
             self._tables.pop(block, None)
 
     def submit(self, event: Event) -> None:
+        """Queue an event that did not come from a replica."""
         self._events.put(event)
 
     def next_event(self) -> Event:
+        """Wait for the next event."""
         return self._events.get()
 
     def close(self) -> None:
+        """End all replicas that are left, and forget all rows."""
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()

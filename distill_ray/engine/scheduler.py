@@ -140,7 +140,7 @@ class Scheduler:
             self.blocks.written(part)
 
     def _in_order(self, state: StepState, event: WorkDone) -> None:
-        """A generator's rows have no numbers but their order: calls that return early wait for those before."""
+        """A generator's rows have only their order: calls that return early wait for those before."""
         if state.spec.kind != "generator":
             self._work_done(state, event)
             return

@@ -87,6 +87,7 @@ class Pace:
     call_seconds: float | None = None
 
     def learn(self, batches: int, record: WorkRecord) -> None:
+        """Take in how long a call took and how much it made."""
         self.call_seconds = record.seconds
         if not batches or record.failure:
             return
@@ -160,6 +161,7 @@ class StepState:
         return not self.pending and not self.calls and self._next_emitted == self._next_unit
 
     def new_unit(self) -> int:
+        """Number the next unit."""
         self._next_unit += 1
         return self._next_unit - 1
 

@@ -5,10 +5,11 @@ The same class serves every engine; it knows nothing of actors.
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,13 +19,15 @@ from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import end_key, offset_key
-from distill_ray.cache.writer import Block, PartWriter, WriterSettings
+from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
 from distill_ray.engine.messages import Failure, Range, StoredPart, Work, WorkRecord
 from distill_ray.errors import RowError
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step
 from distill_ray.steps.mappings import rename_inputs, rename_outputs
 from distill_ray.storage import Storage
 from distill_ray.types import Batch, Row
+
+_log = logging.getLogger(__name__)
 
 CALL_SECONDS = 0.075
 """A generator's call gathers batches for so long."""
@@ -101,21 +104,20 @@ class Worker:
             made = self._process(work, tables)
         return self._finish(work, made, started)
 
-    def flush(self) -> tuple[Any, Failure | None]:
+    def flush(self) -> tuple[tuple[WrittenPart, ...], Failure | None]:
         """Write all rows that are left; returns the parts written and what went wrong."""
         try:
             return self._writer.flush(), None
         except Exception as error:
             return (), self._failure(error, "its output could not be written: ")
 
-    def close(self) -> Failure | None:
-        """Unload the step and end the writer."""
+    def close(self) -> None:
+        """Unload the step and end the writer. The rows are safe by now: what it raises is only logged."""
         self._writer.close()
         try:
             self._step.unload()
-        except BaseException as error:
-            return self._failure(error, "unload() raised ")
-        return None
+        except Exception:
+            _log.exception("Step '%s': unload() raised", self._name)
 
     # Making rows.
 
@@ -184,27 +186,32 @@ class Worker:
         except RowError as error:
             failure = self._failure(error, "", _range_of(work))
             return None, WorkRecord(failure=failure)
-        seconds = time.perf_counter() - started
-        input_tokens, output_tokens = _tokens(made.rows, self._name)
-        keys, counts = b"".join(made.keys), tuple(made.counts)
-        stored = counts
-        if made.last and not self._end_stored:
-            keys, stored = keys + end_key(self._offset), (*counts, 0)
-            self._end_stored = True
-        failure = made.failure
-        written: Any = ()
-        try:
-            if stored:
-                self._writer.add(
-                    Block(work.block, table, keys, stored, digests, seconds, input_tokens, output_tokens)
-                )
-            written = self._writer.take_written()
-        except Exception as error:
-            failure = failure or self._failure(error, "its output could not be written: ")
         record = WorkRecord(
-            counts, digests, table.nbytes, seconds, input_tokens, output_tokens, made.last, written, failure
+            tuple(made.counts),
+            digests,
+            table.nbytes,
+            time.perf_counter() - started,
+            *_tokens(made.rows, self._name),
+            last=made.last,
+            failure=made.failure,
         )
+        try:
+            self._store_rows(work.block, table, made, record)
+            record = replace(record, written=self._writer.take_written())
+        except Exception as error:
+            failure = self._failure(error, "its output could not be written: ")
+            record = replace(record, failure=record.failure or failure)
         return table, record
+
+    def _store_rows(self, block: int, table: pa.Table, made: _Made, record: WorkRecord) -> None:
+        """Hand the rows to the writer; a generator that has ended also leaves a unit that says so."""
+        keys, counts = b"".join(made.keys), record.counts
+        if made.last and not self._end_stored:
+            keys, counts = keys + end_key(self._offset), (*counts, 0)
+            self._end_stored = True
+        if counts:
+            tokens = record.input_tokens, record.output_tokens
+            self._writer.add(Block(block, table, keys, counts, record.digests, record.seconds, *tokens))
 
     # Reading rows.
 

@@ -1,4 +1,4 @@
-"""The scheduler by itself: told what happened in any order, it keeps order, loses nothing, repeats nothing."""
+"""The scheduler by itself: told what happened in any order, it keeps order and loses and repeats nothing."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pyarrow as pa
 
+from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.messages import Failure, Work, WorkRecord
 from distill_ray.engine.worker import Worker, WorkerSetup
 
@@ -32,13 +32,13 @@ class ReplicaActor:
         """Compute; the rows stay in the object store, the record goes to the driver."""
         return self._loaded().run(work, tables)
 
-    def flush(self) -> tuple[Any, Failure | None]:
+    def flush(self) -> tuple[tuple[WrittenPart, ...], Failure | None]:
         """Write all rows that are left."""
         return self._loaded().flush()
 
-    def close(self) -> Failure | None:
+    def close(self) -> None:
         """Unload the step."""
-        return self._loaded().close()
+        self._loaded().close()
 
     def _loaded(self) -> Worker:
         assert self._worker is not None, "load() comes first"

@@ -29,9 +29,11 @@ class RayExecutor:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
-        check_placeable(step, setup.step.resources)
-        actor = ray.remote(ReplicaActor).options(**actor_options(setup.step.resources))
-        handle = actor.remote(sees_gpus=bool(setup.step.resources.gpus))
+        """Create a replica and load it."""
+        resources = setup.step.resources
+        check_placeable(step, resources)
+        actor: Any = ray.remote(ReplicaActor)
+        handle = actor.options(**actor_options(resources)).remote(sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
         if step not in self._setups:
             self._setups[step] = ray.put(setup)
@@ -39,6 +41,7 @@ class RayExecutor:
         self._when_done(loading, step, replica, lambda failure: ReplicaReady(step, replica, failure))
 
     def send(self, work: SendWork) -> None:
+        """Call a replica."""
         actor = self._actors[work.step, work.replica]
         tables = [self._tables[block] for block in work.live]
         block = work.work.block
@@ -49,30 +52,38 @@ class RayExecutor:
         )
 
     def flush(self, step: str, replica: int) -> None:
+        """Have a replica write all it has."""
         done = self._actors[step, replica].flush.remote()
         self._when_done(done, step, replica, lambda result: Flushed(step, replica, *result))
 
     def stop(self, step: str, replica: int) -> None:
+        """Unload a replica and give its resources back."""
         actor = self._actors.pop((step, replica))
-        self._closing[actor.close.remote()] = actor
+        closed = actor.close.remote()
+        self._closing[closed] = actor
+        # Ray ends an actor that nobody refers to, and gives its resources back to steps that wait for them.
+        closed.future().add_done_callback(lambda _: self._closing.pop(closed, None))
 
     def release(self, blocks: tuple[int, ...]) -> None:
+        """Forget rows in memory."""
         for block in blocks:
             self._tables.pop(block, None)
 
     def submit(self, event: Event) -> None:
+        """Queue an event that did not come from a replica."""
         self._events.put(event)
 
     def next_event(self) -> Event:
+        """Wait for the next event."""
         return self._events.get()
 
     def close(self) -> None:
         """Let replicas that were stopped unload; end the others."""
         for actor in self._actors.values():
             ray.kill(actor)
-        if self._closing:
-            ray.wait(list(self._closing), num_returns=len(self._closing), timeout=CLOSE_SECONDS)
-        for actor in self._closing.values():
+        if closing := list(self._closing):
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
+        for actor in list(self._closing.values()):
             ray.kill(actor)
         self._actors.clear()
         self._closing.clear()
