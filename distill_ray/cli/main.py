@@ -1,12 +1,24 @@
-"""The command ``distill-ray``: one noun a file; this one gathers them and sets the exit codes.
+"""The command ``distill-ray``: gathers the commands, turns what goes wrong into a message and an exit code.
 
-Exit codes: 0 done; 1 a step failed; 2 wrong arguments, script or parameters; 3 the cache root cannot be
-used; 4 a model or resource is not to be had; 130 stopped, run again to resume.
+Exit codes:
+
+0    done
+1    a step failed: its traceback is shown
+2    the command line, the script, the pipeline in it or a parameter is wrong
+3    the cache root cannot be read or written, or another format of distill_ray made it
+4    a model, or what a step declares in `resources`, is not to be had
+70   something that distill_ray did not foresee: its traceback is shown
+130  stopped by SIGINT (Ctrl-C): run it again to resume
+143  stopped by SIGTERM: likewise
 """
 
 from __future__ import annotations
 
+import json
 import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -14,17 +26,24 @@ from distill_ray import __version__, errors
 from distill_ray.cli.demo import demo
 from distill_ray.cli.plan import plan
 from distill_ray.cli.run import run
+from distill_ray.cli.script import ScriptError
+from distill_ray.cli.stdout import only_json
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (errors.RunInterruptedError, 130),
-    (KeyboardInterrupt, 130),
     (errors.StepError, 1),
     (errors.RowError, 1),
     (errors.StorageError, 3),
     (errors.ModelError, 4),
     (errors.ResourceError, 4),
     (errors.DistillRayError, 2),
+    (ScriptError, 2),
+    (click.ClickException, 2),
+    (KeyboardInterrupt, 130),
+    (click.Abort, 130),
 )
+
+UNFORESEEN = 70
+"""What sysexits.h calls EX_SOFTWARE."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,14 +53,23 @@ def cli() -> None:
 
     \b
     Example:
-      distill-ray demo                       a small model answers a small data set, then the cache does
-      distill-ray plan pipeline.py           what would run, and why
+      distill-ray demo               a small model answers six questions; again: the cache does
+      distill-ray plan pipeline.py   what would run, and why
       distill-ray run pipeline.py --param generation.llm.generation_kwargs.temperature=0.3
 
     \b
     Exit codes:
-      0 done; 1 a step failed; 2 wrong arguments or script; 3 the cache root cannot be used;
-      4 a model or resource is not to be had; 130 stopped (run again to resume)
+      0    done
+      1    a step failed
+      2    the command line, the script, the pipeline in it or a parameter is wrong
+      3    the cache root cannot be read or written, or another format made it
+      4    a model, or what a step declares in `resources`, is not to be had
+      70   something unforeseen
+      130  stopped by SIGINT (Ctrl-C): run it again to resume
+      143  stopped by SIGTERM: likewise
+
+    Progress goes to standard error: a live table on a terminal, lines elsewhere.
+    DISTILL_RAY_PROGRESS=none silences it, DISTILL_RAY_PROGRESS=plain wants lines everywhere.
     """
 
 
@@ -49,15 +77,60 @@ for command in (run, plan, demo):
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run the command line; errors are one message on standard error and an exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: without the program's name; by default those of the process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--json" not in given:
+        return _run(given)[0]
+    with only_json() as write:
+        code, record = _run(given)
+        if record is not None:
+            write(json.dumps(record, indent=2))
+    return code
+
+
+def _run(arguments: list[str]) -> tuple[int, dict[str, Any] | None]:
+    """Return the exit code, and what there is to say as JSON."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
+        done = cli.main(arguments, prog_name="distill-ray", standalone_mode=False)
+    except BaseException as error:  # every way to end has its exit code
+        code = exit_code(error)
+        _show(error, code)
+        return code, _error_record(error, code)
+    # Options such as --help end with a number, commands with their record.
+    return (done, None) if isinstance(done, int) else (0, done)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that stands for an error."""
+    if isinstance(error, errors.RunInterruptedError):
+        return 128 + error.signal
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), UNFORESEEN)
+
+
+def _show(error: BaseException, code: int) -> None:
+    if isinstance(error, click.ClickException):
         error.show()
-        sys.exit(2)
-    except tuple(kind for kind, _ in EXIT_CODES) as error:
-        click.echo(f"distill-ray: {type(error).__name__}: {error}", err=True)
-        sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+    elif isinstance(error, KeyboardInterrupt | click.Abort):
+        click.echo("distill-ray: stopped.", err=True)
+    elif code == UNFORESEEN:
+        traceback.print_exception(error)
+    else:
+        click.echo(f"distill-ray: {error}", err=True)
+
+
+def _error_record(error: BaseException, code: int) -> dict[str, Any]:
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    record: dict[str, Any] = {
+        "status": "interrupted" if code > 128 else "failed",
+        "exit_code": code,
+        "error": type(error).__name__,
+        "message": message,
+    }
+    if isinstance(error, errors.StepError):
+        record |= {"step": error.step, "rows": error.rows}
+    return record

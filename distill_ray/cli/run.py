@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from distill_ray.cli.script import common_options, load_pipeline, parse_parameters
-from distill_ray.distiset import Distiset
+from distill_ray.cli.options import Options, Record, common_options, parse_parameters
+from distill_ray.cli.script import load_pipeline
+
+if TYPE_CHECKING:
+    from distill_ray.distiset import Distiset
+    from distill_ray.pipeline.running import Engine
 
 
 @click.command()
 @click.argument("script", metavar="SCRIPT[:PIPELINE]")
 @common_options
-@click.option("--engine", type=click.Choice(["ray", "inline"]), default="ray", show_default=True)
-def run(
-    script: str,
-    as_json: bool,
-    cache_dir: str | None,
-    no_cache: bool,
-    params: tuple[str, ...],
-    engine: str,
-) -> None:
-    """Run the pipeline of SCRIPT.
+@click.option(
+    "--engine",
+    type=click.Choice(["ray", "inline"]),
+    default="ray",
+    show_default=True,
+    help="Where steps run; inline is this process, where breakpoints work.",
+)
+def run(script: str, engine: Engine, options: Options) -> Record:
+    """Run the pipeline of SCRIPT, computing what the cache does not hold yet.
+
+    The pipeline is made at SCRIPT's top level; what stands under `if __name__ == "__main__"` is not run.
+    Where there are several, PIPELINE is the variable that holds the one meant, or its name.
 
     \b
     Example:
       distill-ray run pipeline.py --cache-dir gs://team/cache \\
           --param generation.llm.generation_kwargs.temperature=0.3
     """
-    pipeline = load_pipeline(script)
-    if cache_dir:
-        pipeline.cache_dir = cache_dir
-    parameters = parse_parameters(pipeline, params)
-    distiset = pipeline.run(parameters, use_cache=not no_cache, engine=engine)  # type: ignore[arg-type]
-    print_result(distiset, as_json=as_json)
+    pipeline = load_pipeline(script, options.cache_dir)
+    parameters = parse_parameters(pipeline, options.params)
+    distiset = pipeline.run(parameters, use_cache=options.use_cache, engine=engine)
+    if not options.as_json:
+        click.echo(repr(distiset))
+    return run_record(distiset)
 
 
-def print_result(distiset: Distiset, *, as_json: bool) -> None:
-    """Print the run's record, or a look at the rows."""
-    click.echo(distiset.report.model_dump_json(indent=2) if as_json and distiset.report else repr(distiset))
+def run_record(distiset: Distiset) -> Record:
+    """What a run came to: its report, and the number of rows in each leaf and split."""
+    leaves = {leaf: {split: len(rows) for split, rows in splits.items()} for leaf, splits in distiset.items()}
+    return {**distiset.report.model_dump(), "distiset": leaves}

@@ -3,101 +3,97 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
-from collections.abc import Callable, Mapping
+import traceback
 from pathlib import Path
 from typing import Any
 
-import click
-from pydantic import BaseModel
-
-from distill_ray.errors import ParameterError
+from distill_ray.errors import DistillRayError, ParameterError
 from distill_ray.pipeline import Pipeline
 
+PACKAGE = str(Path(__file__).parent.parent)
 
-def load_pipeline(target: str) -> Pipeline:
+
+class ScriptError(Exception):
+    """The user's script raised while it was read; the text holds its traceback, without frames of ours."""
+
+    def __init__(self, path: Path, error: BaseException) -> None:
+        super().__init__(f"{path} raised while it was read.\n\n{script_traceback(error)}")
+
+
+def load_pipeline(target: str, cache_dir: str | None = None) -> Pipeline:
     """Load ``SCRIPT[:PIPELINE]``.
+
+    Args:
+        target: the script, and the variable or name of the pipeline where it has several.
+        cache_dir: the cache root to use instead of the pipeline's own.
 
     Raises:
         ParameterError: there is no such script, or not exactly one pipeline of that name in it.
+        ScriptError: the script raised.
     """
-    file, _, wanted = target.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ParameterError(f"There is no script '{file}'.")
+    path, wanted = _split(target)
     pipelines = {name: value for name, value in _run(path).items() if isinstance(value, Pipeline)}
-    if wanted:
-        found = [p for name, p in pipelines.items() if wanted in (name, p.name)]
-    else:
-        found = list({id(p): p for p in pipelines.values()}.values())
+    found = list({id(p): p for name, p in pipelines.items() if wanted in ("", name, p._name)}.values())  # noqa: SLF001
     if len(found) == 1:
+        if cache_dir:
+            found[0].cache_dir = cache_dir
         return found[0]
-    listed = ", ".join(sorted(pipelines)) or "it has none at its top level"
-    problem = f"no pipeline '{wanted}'" if wanted else f"{len(found)} pipelines"
-    raise ParameterError(f"'{file}' has {problem} (pipelines: {listed}). Name one: {file}:NAME.")
+    names = ", ".join(f"'{name}'" for name in pipelines)
+    if not pipelines:
+        raise ParameterError(
+            f"{path} has no pipeline: make one at its top level, outside of functions and of "
+            '`if __name__ == "__main__"`.'
+        )
+    if wanted:
+        raise ParameterError(f"{path} has no pipeline '{wanted}'. It has: {names}.")
+    raise ParameterError(
+        f"{path} has {len(found)} pipelines ({names}). Say which: {path}:{next(iter(pipelines))}."
+    )
+
+
+def _split(target: str) -> tuple[Path, str]:
+    path = Path(target)
+    wanted = ""
+    if not path.exists() and ":" in target:
+        file, _, wanted = target.rpartition(":")
+        path = Path(file)
+    if not path.exists():
+        raise ParameterError(f"There is no script {path}.")
+    if not path.is_file() or path.suffix != ".py":
+        raise ParameterError(f"{path} is no Python script (.py).")
+    return path, wanted
 
 
 def _run(path: Path) -> dict[str, Any]:
-    """Import the script as a module of its own name; its folder comes first on the path, as with python."""
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ParameterError(f"'{path}' is not a Python script.")
+    """Import the script as a module of its own name; the rest is as with ``python script.py``."""
+    name = path.stem
+    if name in sys.stdlib_module_names or name in sys.modules:
+        raise ParameterError(f"{path} has the name of another module, '{name}': give it a name of its own.")
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.argv[:] = [str(path)]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script may call sys.exit
+        raise ScriptError(path, error) from error
     return vars(module)
 
 
-def parse_parameters(pipeline: Pipeline, given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Read ``STEP.FIELD[.FIELD...]=VALUE``; the value is JSON, or text where it is not.
-
-    A field inside a dict, such as ``generation.llm.generation_kwargs.temperature``, keeps the dict's others.
-    """
-    parameters: dict[str, dict[str, Any]] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        step, *fields = name.split(".")
-        if not equals or not fields:
-            raise ParameterError(f"--param wants STEP.FIELD=VALUE, not '{text}'.")
-        model: Any = pipeline.graph.steps.get(step)
-        _place(parameters.setdefault(step, {}), model, fields, _value(value))
-    return parameters
-
-
-def _place(tree: dict[str, Any], model: Any, fields: list[str], value: Any) -> None:
-    first, *rest = fields
-    if not rest:
-        tree[first] = value
-        return
-    current = getattr(model, first, None) if isinstance(model, BaseModel) else None
-    inner = tree.setdefault(first, dict(current) if isinstance(current, Mapping) else {})
-    _place(inner, current, rest, value)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that ``run``, ``plan`` and ``demo`` share."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-        click.option("--cache-dir", help="Path or URL of the cache root, such as gs://bucket/prefix."),
-        click.option("--no-cache", is_flag=True, help="Compute every step anew (and store it)."),
-        click.option(
-            "--param",
-            "params",
-            multiple=True,
-            metavar="STEP.FIELD=VALUE",
-            help="A runtime parameter; may be given several times.",
-        ),
-    ):
-        command = option(command)
-    return command
+def script_traceback(error: BaseException) -> str:
+    """Format an error as Python does, beginning with the script; what distill_ray refuses ends there too."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    theirs = [n for n, file in enumerate(files) if not file.startswith((PACKAGE, "<frozen importlib"))]
+    first, end = (theirs[0], len(files)) if theirs else (len(files), len(files))
+    if theirs and isinstance(error, DistillRayError):
+        end = theirs[-1] + 1
+    shown = traceback.StackSummary.extract(iter(frames[first:end]))
+    head = ["Traceback (most recent call last):\n"] if shown else []
+    return "".join([*head, *shown.format(), *traceback.format_exception_only(error)]).rstrip()

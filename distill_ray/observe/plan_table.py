@@ -1,15 +1,48 @@
-"""A plan as a text table."""
+"""A plan as a text table, and as a record for JSON."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from distill_ray.plan import Plan
+
+COLUMNS = ("step", "decision", "rows known", "reason")
 
 
 def plan_table(plan: Plan) -> str:
-    """One line a step: name, decision, rows known, reason."""
-    rows = [("step", "decision", "rows known", "reason")]
-    rows += [(s.name, s.decision, str(s.rows_known), s.reason) for s in plan.steps]
+    """One line a step: name, decision, rows known, reason; and in one line what it comes to."""
+    rows = [COLUMNS]
+    rows += [(s.name, s.decision, f"{s.rows_known:,}", s.reason) for s in plan.steps]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-    )
+    lines = [
+        f"{name:<{widths[0]}}  {decision:<{widths[1]}}  {known:>{widths[2]}}  {reason}"
+        for name, decision, known, reason in rows
+    ]
+    return "\n".join([*lines, "", _outcome(plan)])
+
+
+def _outcome(plan: Plan) -> str:
+    running = [step.name for step in plan.steps if step.runs]
+    if not running:
+        return "A run would compute nothing: the output is stored."
+    return f"A run would work on {len(running)} of {len(plan.steps)} steps: {', '.join(running)}."
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """What `plan_table` says, and the signatures, as plain values."""
+    return {
+        "pipeline": plan.pipeline,
+        "signature": plan.signature,
+        "aggregated_steps_signature": plan.aggregated,
+        "complete": plan.complete,
+        "steps": {
+            step.name: {
+                "decision": step.decision,
+                "reason": step.reason,
+                "rows_known": step.rows_known,
+                "signature": step.function.signature,
+                "output_key": step.output_key,
+            }
+            for step in plan.steps
+        },
+    }

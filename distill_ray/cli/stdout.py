@@ -1,0 +1,26 @@
+"""Standard output that holds one JSON document and nothing else, whatever scripts and libraries print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def only_json() -> Iterator[Callable[[str], None]]:
+    """Give a function that writes to standard output; all else that is written there goes to standard error.
+
+    The file descriptor itself is turned, since libraries in C and child processes write to it too.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as document:
+            yield lambda text: print(text, file=document)
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
