@@ -108,6 +108,9 @@ def test_the_version_is_the_one_that_is_packed() -> None:
 LOADED_BY_NAME = {"gcsfs", "s3fs", "adlfs"}
 """What no `import` statement shows: fsspec's backends."""
 
+TESTING = ROOT / "distill_ray" / "testing"
+"""Test suites for people who have pytest: not part of what a run needs."""
+
 
 def test_what_the_package_imports_is_declared() -> None:
     assert distributions(imported("distill_ray")) - {"distill-ray"} <= declared(
@@ -127,7 +130,8 @@ def test_what_is_declared_is_used() -> None:
 
 def imported(folder: str) -> set[str]:
     """Top-level names of all modules that a folder's files import and that neither Python nor we provide."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")]
+    paths = [path for path in (ROOT / folder).rglob("*.py") if TESTING not in path.parents]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
     names = {name.split(".")[0] for tree in trees for name in names_in(tree)}
     return names - set(sys.stdlib_module_names) - {"distill_ray", "tests", "tools", "benchmarks", "tomli"}
 
