@@ -16,7 +16,7 @@ CLASS_LINES = 250
 FUNCTION_LINES = 50
 POSITIONAL_PARAMETERS = 6
 
-FOLDERS = ("distill_ray", "examples", "tools")
+FOLDERS = ("distill_ray", "examples", "benchmarks", "tools")
 
 
 def offenders(path: Path) -> Iterator[str]:
