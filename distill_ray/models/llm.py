@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self, TypedDict
 
+from distill_ray.declaration import Declaration
 from distill_ray.errors import ModelError
 from distill_ray.models.event_loop import EventLoopThread
 from distill_ray.models.generation_kwargs import check_generation_kwargs
@@ -58,7 +59,7 @@ class GenerateOutput(_Output, total=False):
     logprobs: list[list[list[dict[str, Any]]]]
 
 
-class LLM(BaseModel, ABC):
+class LLM(Declaration, ABC):
     """A language model that answers a batch of conversations.
 
     A subclass gives ``model_name`` and ``generate``. The arguments that ``generate`` has beside the batch and
@@ -75,7 +76,7 @@ class LLM(BaseModel, ABC):
             model is copied or sent elsewhere.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), validate_assignment=True)
+    model_config = ConfigDict(protected_namespaces=())
 
     version: ClassVar[str | None] = None
     loaded_state: ClassVar[frozenset[str]] = frozenset()

@@ -8,9 +8,12 @@ from contextvars import Token
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from typing_extensions import Self
+
+from distill_ray.errors import GraphError
 from distill_ray.graph import Graph, check, mermaid
-from distill_ray.pipeline import saving
 from distill_ray.pipeline.parameters import check_given, with_parameters
+from distill_ray.pipeline.saving import dump_graph, load_graph
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ class Pipeline:
         self.graph = Graph()
         self._outer: list[Token[StepRegistry | None]] = []
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Self:
         self._outer.append(ACTIVE_REGISTRY.set(self))
         return self
 
@@ -96,8 +99,11 @@ class Pipeline:
     def connect_steps(self, upstream: BaseStep, downstream: BaseStep) -> None:
         """Let the rows of ``upstream`` flow into ``downstream``; ``>>`` does this."""
         for step in (upstream, downstream):
-            if step.pipeline is None:
-                self.add_step(step)
+            if step.pipeline is not self:
+                raise GraphError(
+                    f"Step '{step.label}' is not in {self!r}: create it inside the same "
+                    "`with Pipeline(...) as pipeline:` block, or with `pipeline=pipeline`."
+                )
         self.graph.connect(upstream.label, downstream.label)
 
     def run(
@@ -207,10 +213,25 @@ class Pipeline:
         )
 
     def dump(self) -> dict[str, Any]:
-        """The pipeline as a tree of plain values; secrets are left out."""
-        return saving.dump_pipeline(self.graph, self._name, self.description, self.requirements)
+        """The pipeline as a tree of plain values, which `from_dict` reads; secrets are left out."""
+        from distill_ray import __version__
 
-    def save(self, path: str | os.PathLike[str], format: Literal["json", "yaml"] | None = None) -> None:
+        return {
+            "distill_ray": {"version": __version__},
+            "pipeline": {
+                "name": self._name,
+                "description": self.description,
+                "enable_metadata": self.enable_metadata,
+                **dump_graph(self.graph),
+            },
+            "requirements": list(self.requirements),
+        }
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        format: Literal["json", "yaml"] | None = None,  # noqa: A002 - distilabel's name
+    ) -> None:
         """Write the pipeline to a file that `from_yaml` or `from_json` reads.
 
         Args:
@@ -233,12 +254,15 @@ class Pipeline:
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **options: Any) -> Pipeline:
         """Make the pipeline of `dump` again; ``options`` are given to `Pipeline`."""
-        description = dict(tree.get("pipeline", {}))
-        options.setdefault("name", description.get("name"))
-        options.setdefault("description", description.get("description"))
+        description = tree.get("pipeline")
+        if not isinstance(description, Mapping):
+            raise GraphError("This is not a saved pipeline: it has no `pipeline`.")
+        for field in ("name", "description", "enable_metadata"):
+            if field in description:
+                options.setdefault(field, description[field])
         options.setdefault("requirements", tree.get("requirements"))
         pipeline = cls(**options)
-        pipeline.graph = saving.load_graph(description)
+        pipeline.graph = load_graph(description)
         for name, step in pipeline.graph.steps.items():
             step.bind(pipeline, name)
         return pipeline
@@ -257,9 +281,20 @@ class Pipeline:
 
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), **options)
 
-    def draw(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return the graph as Mermaid text; write it to ``path``, and show a picture on a terminal."""
-        text = mermaid(self.graph)
+    def draw(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        top_to_bottom: bool = False,
+        show_edge_labels: bool = True,
+    ) -> str:
+        """Return the graph as Mermaid text; write it to ``path``, and show a picture on a terminal.
+
+        Args:
+            path: a file for the text.
+            top_to_bottom: let the graph flow downwards instead of to the right.
+            show_edge_labels: write the columns that a step makes at the arrows that leave it.
+        """
+        text = mermaid(self.graph, top_to_bottom=top_to_bottom, show_edge_labels=show_edge_labels)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         from distill_ray.observe.picture import show

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from distill_ray.declaration import Declaration
 from distill_ray.errors import GraphError
 from distill_ray.resources import StepResources
+from distill_ray.steps.marks import is_runtime_parameter
 from distill_ray.types import RuntimeParameter, StepColumns, Unsigned
 
 DEFAULT_BATCH_SIZE = 50
@@ -39,7 +41,7 @@ def snake_case(class_name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
 
 
-class BaseStep(BaseModel):
+class BaseStep(Declaration):
     """What every step has, whether it makes rows or transforms them.
 
     Attributes:
@@ -52,11 +54,11 @@ class BaseStep(BaseModel):
 
     A class may set ``version``: it then stands for the class's code in the signature, in place of the
     fingerprint of its source. A class made by ``@step`` has the user's ``function``, whose source counts.
+
+    A parameter annotated ``RuntimeParameter[...]`` without a default is None until a run gives it.
     """
 
-    model_config = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid", validate_default=True, validate_assignment=True
-    )
+    model_config = ConfigDict(arbitrary_types_allowed=True, validate_default=True)
 
     version: ClassVar[str | None] = None
     function: ClassVar[Callable[..., Any] | None] = None
@@ -69,9 +71,20 @@ class BaseStep(BaseModel):
     exclude_from_signature: Unsigned[frozenset[str]] = frozenset()
     pipeline: Unsigned[Any] = Field(default=None, exclude=True, repr=False)
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Join the pipeline whose ``with`` block we are in, if any."""
-        super().model_post_init(context)
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let runtime parameters without a default wait for the run that gives them."""
+        super().__pydantic_init_subclass__(**kwargs)
+        fields = cls.model_fields.values()
+        waiting = [field for field in fields if field.is_required() and is_runtime_parameter(field)]
+        for field in waiting:
+            field.default, field.validate_default = None, False
+        if waiting:
+            cls.model_rebuild(force=True)
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        # Last, so that no pipeline is left with a step whose parameters were refused.
         registry = ACTIVE_REGISTRY.get() if self.pipeline is None else self.pipeline
         if registry is not None:
             registry.add_step(self)
@@ -123,7 +136,7 @@ class BaseStep(BaseModel):
                 f"Step '{self.label}' is in no pipeline: create it inside `with Pipeline(...) as pipeline:` "
                 "or pass `pipeline=`."
             )
-        for step in steps:
+        for step in _as_steps(steps):
             self.pipeline.connect_steps(self, step)
 
     def __rshift__(self, other: Any) -> Any:
@@ -133,13 +146,13 @@ class BaseStep(BaseModel):
 
     def __rrshift__(self, other: Sequence[BaseStep]) -> BaseStep:
         """``[a, b] >> c``."""
-        for step in other:
+        for step in _as_steps(other):
             step.connect(self)
         return self
 
 
 def _as_steps(other: Any) -> Sequence[BaseStep]:
-    steps = [other] if isinstance(other, BaseStep) else list(other)
+    steps = other if isinstance(other, list | tuple) else [other]
     for step in steps:
         if not isinstance(step, BaseStep):
             raise GraphError(f"Only steps can be connected, got {step!r}.")

@@ -81,6 +81,7 @@ class _Parameters:
     annotations: dict[str, Any]
     defaults: dict[str, Any]
     required: frozenset[str]
+    others: tuple[inspect.Parameter, ...]
     has_offset: bool
 
     @classmethod
@@ -93,16 +94,15 @@ class _Parameters:
             annotation = _resolve(function, name, parameter.annotation)
             if not _is_runtime_parameter(annotation):
                 others.append(parameter)
-            elif parameter.default is parameter.empty:
-                annotations[name] = _optional(annotation)
-                defaults[name] = None
+                continue
+            annotations[name] = annotation
+            if parameter.default is parameter.empty:
                 required.add(name)
             else:
-                annotations[name] = annotation
                 defaults[name] = parameter.default
         _check_others(function, others, generator=generator)
         has_offset = generator and any(parameter.name == "offset" for parameter in others)
-        return cls(annotations, defaults, frozenset(required), has_offset)
+        return cls(annotations, defaults, frozenset(required), tuple(others), has_offset)
 
     def values(self, instance: BaseStep) -> dict[str, Any]:
         """Return the step's settings, as the function's arguments."""
@@ -121,6 +121,9 @@ def _processing(parameters: _Parameters) -> Callable[..., Iterator[Any]]:
         result: Iterator[Any] = self.function(*inputs, **parameters.values(self))
         return result
 
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    places = [each.replace(annotation=inspect.Parameter.empty) for each in parameters.others]
+    process.__signature__ = inspect.Signature([itself, *places])  # type: ignore[attr-defined]
     return process
 
 
@@ -165,13 +168,6 @@ def _is_runtime_parameter(annotation: Any) -> bool:
         return any(isinstance(mark, RuntimeParameterMark) for mark in annotation.__metadata__)
     is_union = get_origin(annotation) in {typing.Union, UnionType}
     return is_union and any(_is_runtime_parameter(member) for member in get_args(annotation))
-
-
-def _optional(annotation: Any) -> Any:
-    """``RuntimeParameter[int]`` -> ``RuntimeParameter[int | None]``."""
-    if get_origin(annotation) is not Annotated:
-        return annotation | None
-    return Annotated.__class_getitem__((annotation.__origin__ | None, *annotation.__metadata__))
 
 
 def _check_others(function: ProcessFunction, others: list[inspect.Parameter], *, generator: bool) -> None:

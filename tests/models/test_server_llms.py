@@ -172,7 +172,8 @@ def test_an_address_must_not_hold_credentials(client: Client) -> None:
 
 
 def test_it_can_be_sent_to_another_process_while_loaded(client: Client, faulty_server: FaultyServer) -> None:
-    cloudpickle = pytest.importorskip("cloudpickle")
+    from ray import cloudpickle
+
     llm = client(faulty_server.url)
     llm.generate_outputs([chat("a")])
     there = cloudpickle.loads(cloudpickle.dumps(llm))

@@ -51,7 +51,7 @@ def test_inputs_and_outputs_are_those_given() -> None:
 def test_a_runtime_parameter_of_the_function_is_a_parameter_of_the_step() -> None:
     assert next(Measure(factor=3).process([{"text": "ab"}])) == [{"text": "ab", "length": 6}]
     assert is_runtime_parameter(Measure.model_fields["factor"])
-    with pytest.raises(ValueError, match="factor"):
+    with pytest.raises(ParameterError, match="Measure: 'factor'"):
         Measure(factor="three")
 
 

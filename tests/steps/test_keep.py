@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from distill_ray.errors import ParameterError
 from distill_ray.steps import KeepColumns, LoadDataFromDicts
 
 
@@ -13,7 +14,7 @@ def test_only_the_columns_are_kept_in_their_order() -> None:
 
 
 def test_no_columns_at_all_is_an_error() -> None:
-    with pytest.raises(ValueError, match="columns"):
+    with pytest.raises(ParameterError, match="columns"):
         KeepColumns(columns=[])
 
 

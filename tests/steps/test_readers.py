@@ -195,7 +195,7 @@ def test_a_file_is_closed_however_far_its_rows_were_read(
     abandoned = loader.process()
     next(abandoned)
     assert not opened[-1].closed
-    abandoned.close()
+    abandoned.close()  # type: ignore[attr-defined]
     loader.outputs  # noqa: B018
     list(loader.process())
     assert len(opened) == 3

@@ -3,10 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import model_validator
 
-from distill_ray.errors import GraphError
+from distill_ray.errors import GraphError, ParameterError
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, GeneratorStep, GlobalStep, Step, snake_case
-from distill_ray.types import GeneratorStepOutput, StepInput, StepOutput
+from distill_ray.steps.tasks import Task, TextGeneration
+from distill_ray.types import GeneratorStepOutput, RuntimeParameter, StepInput, StepOutput
 
 
 class Numbers(GeneratorStep):
@@ -98,9 +100,60 @@ def test_connecting_what_is_no_step_is_an_error(registry: Registry) -> None:
         Numbers() >> [3]
 
 
-def test_an_unknown_parameter_is_an_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match="bye"):
-        AddOne(bye=2)  # type: ignore[call-arg]
+def test_an_unknown_parameter_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ParameterError, match=r"Step 'plus' \(AddOne\): there is no parameter 'bye'.*, by\."):
+        AddOne(name="plus", bye=2)  # type: ignore[call-arg]
+
+
+def test_a_value_that_does_not_fit_is_an_error_that_names_the_parameter() -> None:
+    with pytest.raises(ParameterError, match=r"AddOne: 'by': .*integer.*, got 'one'"):
+        AddOne(by="one")
+    with pytest.raises(ParameterError, match=r"TextGeneration: the parameter 'llm' must be given"):
+        TextGeneration()  # type: ignore[call-arg]
+
+
+def test_a_step_that_was_refused_joins_no_pipeline(registry: Registry) -> None:
+    class Careful(AddOne):
+        @model_validator(mode="after")
+        def _never(self) -> Careful:
+            raise ValueError("not like this")
+
+    with pytest.raises(ParameterError, match="Careful: not like this"):
+        Careful()
+    assert registry.steps == 0
+
+
+def test_a_class_without_the_methods_its_base_wants_is_an_error_that_names_them() -> None:
+    class Forgetful(Step):
+        pass
+
+    class Speechless(Task):
+        pass
+
+    with pytest.raises(GraphError, match=r"Step 'a' \(Forgetful\) has no `process`"):
+        Forgetful(name="a")  # type: ignore[abstract]
+    with pytest.raises(GraphError, match=r"Speechless has no `format_input` and no `format_output`"):
+        Speechless()  # type: ignore[abstract, call-arg]
+
+
+def test_a_runtime_parameter_without_a_default_may_be_given_later() -> None:
+    class Scaled(AddOne):
+        factor: RuntimeParameter[int]
+
+    assert Scaled().factor is None  # type: ignore[call-arg]
+    assert Scaled(factor=3).factor == 3
+    with pytest.raises(ParameterError, match="'factor'"):
+        Scaled(factor="x")
+
+
+def test_lists_take_part_in_arrows_on_both_sides(registry: Registry) -> None:
+    a, b, c = Numbers(name="a"), Numbers(name="b"), AddOne(name="c")
+    assert ([a, b] >> c) is c
+    assert registry.edges == [("a", "c"), ("b", "c")]
+    with pytest.raises(GraphError, match="Only steps can be connected, got 'a'"):
+        ["a"] >> c  # type: ignore[operator]
+    with pytest.raises(GraphError, match="Only steps can be connected, got 3"):
+        a >> 3
 
 
 def test_kinds_of_steps_know_what_they_are() -> None:

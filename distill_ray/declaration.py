@@ -1,0 +1,59 @@
+"""What users declare (steps, models, resources): pydantic models whose mistakes are errors of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
+
+from distill_ray.errors import GraphError, ParameterError
+
+
+class Declaration(BaseModel):
+    """A model of parameters that says which class, which name and which parameter is wrong.
+
+    Raises:
+        GraphError: the class lacks a method that its base leaves to it.
+        ParameterError: a parameter is unknown, is missing, or has a value that does not fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    def __new__(cls, *_: Any, **parameters: Any) -> Self:
+        """Refuse a class that is not finished, by the names of what it lacks."""
+        if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+            listed = " and no ".join(f"`{name}`" for name in missing)
+            raise GraphError(f"{_label(cls, parameters)} has no {listed}: define it in the class.")
+        return super().__new__(cls)
+
+    def __init__(self, **parameters: Any) -> None:
+        try:
+            super().__init__(**parameters)
+        except ValidationError as error:
+            # Not chained: pydantic's text repeats the values, secrets included.
+            raise ParameterError(f"{_label(type(self), parameters)}: {problems(type(self), error)}") from None
+
+
+def problems(model: type[BaseModel], error: ValidationError) -> str:
+    """What is wrong with a model's parameters, in one line."""
+    return "; ".join(_problem(model, each) for each in error.errors(include_url=False))
+
+
+def _problem(model: type[BaseModel], details: Any) -> str:
+    path = [str(part) for part in details["loc"]]
+    fields = {name: field for name, field in model.model_fields.items() if not field.exclude}
+    if details["type"] == "extra_forbidden" and len(path) == 1:
+        return f"there is no parameter '{path[0]}'. Its parameters: {', '.join(fields)}."
+    if details["type"] == "missing" and len(path) == 1:
+        return f"the parameter '{path[0]}' must be given."
+    message = details["msg"].removeprefix("Value error, ")
+    field = model.model_fields.get(path[0]) if path else None
+    shown = field is not None and field.repr and "Secret" not in str(field.annotation)
+    got = f", got {details['input']!r:.200}" if shown else ""
+    return f"'{'.'.join(path)}': {message}{got}." if path else f"{message}."
+
+
+def _label(cls: type, parameters: dict[str, Any]) -> str:
+    name = parameters.get("name")
+    return f"Step '{name}' ({cls.__name__})" if isinstance(name, str) else cls.__name__

@@ -1,0 +1,125 @@
+"""What a graph must be to run: checked as a whole, before anything starts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+
+from distill_ray.errors import GraphError
+from distill_ray.graph.dag import Graph, listed
+from distill_ray.steps.base import BaseStep, GeneratorStep, Step
+from distill_ray.types import StepColumns
+
+
+def check(graph: Graph) -> None:
+    """Refuse a graph that cannot run.
+
+    Raises:
+        GraphError: names the step and what to do.
+    """
+    if not graph.steps:
+        raise GraphError("The pipeline has no steps: create them inside `with Pipeline(...)`.")
+    for name in graph.order():
+        step = graph.steps[name]
+        _check_connected(graph, name, step)
+        _check_process(graph, name, step)
+        _check_mappings(name, step)
+        _check_columns(graph, name, step)
+
+
+def output_columns(step: BaseStep) -> list[str]:
+    """Names of the columns that a step adds, as the steps after it see them."""
+    return [step.output_mappings.get(name, name) for name in step.outputs]
+
+
+def _check_connected(graph: Graph, name: str, step: BaseStep) -> None:
+    if step.is_generator:
+        if not graph.successors(name) and len(graph.steps) > 1:
+            raise GraphError(f"Generator step '{name}' is connected to nothing: add `{name} >> other_step`.")
+    elif not graph.predecessors(name):
+        raise GraphError(
+            f"Step '{name}' is given no rows: connect a step to it (`loader >> {name}`), "
+            "or pass `dataset=` to `run`."
+        )
+
+
+def _check_process(graph: Graph, name: str, step: BaseStep) -> None:
+    """Hold that ``process`` can be called as it is going to be."""
+    assert isinstance(step, Step | GeneratorStep)
+    parameters = inspect.signature(step.process).parameters.values()
+    if unknown := [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]:
+        raise GraphError(
+            f"Step '{name}': its `process` wants {listed(unknown)}, which nothing gives to it: make it a "
+            "parameter of the step."
+        )
+    if isinstance(step, GeneratorStep):
+        _check_offset(name, parameters)
+    elif not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        _check_arity(name, graph.predecessors(name), parameters)
+
+
+def _check_offset(name: str, parameters: Iterable[inspect.Parameter]) -> None:
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if not takes_any and "offset" not in [p.name for p in parameters]:
+        raise GraphError(
+            f"Generator step '{name}': its `process` does not take `offset`, the number of the first row "
+            "wanted: write `def process(self, offset=0)`."
+        )
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if wrong := [each for each in required if each != "offset"]:
+        raise GraphError(
+            f"Generator step '{name}' is given no rows, but its `process` wants {listed(wrong)}: make it a "
+            "parameter of the step."
+        )
+
+
+def _check_arity(name: str, sources: tuple[str, ...], parameters: Iterable[inspect.Parameter]) -> None:
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    if len(required) <= len(sources) <= len(positional):
+        return
+    steps = "1 step" if len(sources) == 1 else f"{len(sources)} steps"
+    inputs = "1 input" if len(required) == 1 else f"{len(required)} inputs"
+    raise GraphError(
+        f"Step '{name}' follows {steps} ({listed(sources)}), but its `process` takes {inputs}: "
+        "write `def process(self, *inputs)` to take several."
+    )
+
+
+def _check_mappings(name: str, step: BaseStep) -> None:
+    for field, mappings, columns in (
+        ("input_mappings", step.input_mappings, step.inputs),
+        ("output_mappings", step.output_mappings, step.outputs),
+    ):
+        if columns and (unknown := [column for column in mappings if column not in columns]):
+            raise GraphError(
+                f"Step '{name}': `{field}` renames {listed(unknown)}, but the step has {listed(columns)}. "
+                "Write `{name in the step: column of the rows}`."
+            )
+        if twice := _given_twice(mappings):
+            raise GraphError(f"Step '{name}': `{field}` gives the column '{twice}' to several names.")
+
+
+def _given_twice(mappings: Mapping[str, str]) -> str | None:
+    columns = list(mappings.values())
+    return next((column for column in columns if columns.count(column) > 1), None)
+
+
+def _check_columns(graph: Graph, name: str, step: BaseStep) -> None:
+    ancestors = [graph.steps[ancestor] for ancestor in graph.ancestors(name)]
+    if any(ancestor.is_generator and not ancestor.outputs for ancestor in ancestors):
+        return  # a generator that declares no columns may make any
+    available = {column for ancestor in ancestors for column in output_columns(ancestor)}
+    for column in _required(step.inputs):
+        mapped = step.input_mappings.get(column, column)
+        if mapped not in available:
+            raise GraphError(
+                f"Step '{name}' needs the column '{mapped}', which no step before it makes: "
+                f"{listed(sorted(available))}. Use `input_mappings={{'{column}': ...}}` to name another one."
+            )
+
+
+def _required(columns: StepColumns) -> list[str]:
+    if isinstance(columns, dict):
+        return [name for name, required in columns.items() if required]
+    return list(columns)
