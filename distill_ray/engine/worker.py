@@ -23,7 +23,7 @@ from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenP
 from distill_ray.engine.messages import Failure, Range, StoredPart, Work, WorkRecord
 from distill_ray.errors import RowError
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step
-from distill_ray.steps.mappings import rename_inputs, rename_outputs
+from distill_ray.steps.mappings import to_pipeline_names, to_step_names
 from distill_ray.storage import Storage
 from distill_ray.types import Batch, Row
 
@@ -145,12 +145,11 @@ class Worker:
     def _call(self, batches: list[Batch]) -> list[Row]:
         step = self._step
         assert isinstance(step, Step)
-        renamed = [rename_inputs(batch, step.input_mappings) for batch in batches]
         out: list[Row] = []
-        for rows in step.process(*(batch for batch, _ in renamed)):
+        for rows in step.process(*(to_step_names(batch, step.input_mappings) for batch in batches)):
             _check_rows(rows)
             out.extend(rows)
-        return rename_outputs(out, step.input_mappings, step.output_mappings, renamed[0][1])
+        return to_pipeline_names(out, step.input_mappings, step.output_mappings)
 
     def _generate(self, step: GeneratorStep, work: Work) -> _Made:
         made = _Made(last=self._ended)
@@ -175,7 +174,7 @@ class Worker:
         rows, last = next(self._rows_yielded, ([], True))
         _check_rows(rows)
         if rows:
-            rows = rename_outputs(list(rows), {}, step.output_mappings)
+            rows = to_pipeline_names(list(rows), {}, step.output_mappings)
             made.add(offset_key(self._offset), rows)
             self._offset += len(rows)
         self._ended = bool(last)

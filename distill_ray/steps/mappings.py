@@ -7,7 +7,7 @@ step's output took its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from distill_ray.types import Batch, Row
 
@@ -51,19 +51,3 @@ def _to_pipeline(row: Row, names: Mapping[str, str]) -> Row:
     values = {**aside, **kept, **renamed}
     order = (names.get(key, key).removeprefix(_ASIDE) for key in row)
     return {key: values[key] for key in dict.fromkeys(order)}
-
-
-def rename_inputs(batch: Batch, input_mappings: Mapping[str, str]) -> tuple[Batch, list[Row]]:
-    """`to_step_names`, for callers that expect what was put aside as a second result; it is in the rows."""
-    return to_step_names(batch, input_mappings), []
-
-
-def rename_outputs(
-    batch: Batch,
-    input_mappings: Mapping[str, str],
-    output_mappings: Mapping[str, str],
-    aside: Iterable[Row] = (),
-) -> Batch:
-    """`to_pipeline_names`, for callers that hand back what `rename_inputs` gave them."""
-    del aside
-    return to_pipeline_names(batch, input_mappings, output_mappings)
