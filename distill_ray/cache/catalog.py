@@ -1,4 +1,4 @@
-"""What a cache root holds, as the plan asks for it: outputs that can be believed, and units that may be found."""
+"""What a cache root holds, as the plan asks for it: outputs that can be believed, units that may be found."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.units import unreplaced
 from distill_ray.errors import CorruptObjectError
 
 
@@ -33,4 +34,4 @@ class StoreCatalog:
 
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
         """Return the unit indexes of the parts that any run left of this function."""
-        return self.store.read_indexes(function, self.store.parts(function))
+        return unreplaced(self.store.read_indexes(function, self.store.parts(function)))

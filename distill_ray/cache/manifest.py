@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import orjson
 
-from distill_ray.cache.paths import FORMAT_VERSION, FunctionId
+from distill_ray.cache.paths import FORMAT_VERSION, FunctionId, is_safe_name
 from distill_ray.errors import CorruptObjectError
 
 
@@ -72,30 +73,53 @@ class Manifest:
     format: int = field(default=FORMAT_VERSION)
 
     def to_json(self) -> bytes:
+        """Write it as JSON that begins with the digest of all that follows."""
         record = asdict(self)
         record["segments"] = [[s.part, s.first_row, s.rows] for s in self.segments]
-        return orjson.dumps(record)
+        body = orjson.dumps(record)[1:]
+        return _OPENING % sha256(body).hexdigest().encode() + body
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> Manifest:
         """Read a manifest back.
 
         Raises:
-            CorruptObjectError: the text is no manifest, or contradicts itself.
+            CorruptObjectError: the text is no manifest, is not what was written, or contradicts itself.
         """
+        body = data[_OPENING_SIZE:]
+        if data[:_OPENING_SIZE] != _OPENING % sha256(body).hexdigest().encode():
+            raise CorruptObjectError(f"{where} is not a manifest as it was written: the checksum differs.")
         try:
-            record: dict[str, Any] = orjson.loads(data)
+            record: dict[str, Any] = orjson.loads(b"{" + body)
             record["function"] = FunctionId(**record["function"])
             record["parts"] = tuple(PartEntry(**part) for part in record["parts"])
             record["segments"] = tuple(Segment(*segment) for segment in record["segments"])
             manifest = cls(**record)
+            problem = _problem(manifest)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CorruptObjectError(f"{where} is not a manifest: {error}") from error
-        if sum(segment.rows for segment in manifest.segments) != manifest.rows:
-            raise CorruptObjectError(f"{where}: its segments do not add up to its {manifest.rows} rows.")
-        if any(segment.part >= len(manifest.parts) for segment in manifest.segments):
-            raise CorruptObjectError(f"{where}: a segment names a part that the manifest lacks.")
+        if problem:
+            raise CorruptObjectError(f"{where} is not a manifest: {problem}.")
         return manifest
+
+
+_OPENING = b'{"checksum":"%s",'
+_OPENING_SIZE = len(_OPENING) - len(b"%s") + 64
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """Say in what a manifest contradicts itself."""
+    if manifest.format != FORMAT_VERSION:
+        return f"its format is {manifest.format!r}, this version reads {FORMAT_VERSION}"
+    if any(not is_safe_name(part.name) or part.size < 0 for part in manifest.parts):
+        return "a part's name or size is not one that a part can have"
+    if any(s.part not in range(len(manifest.parts)) for s in manifest.segments):
+        return "a segment names a part that the manifest lacks"
+    if any(s.first_row < 0 or s.rows < 0 for s in manifest.segments):
+        return "a segment begins before its part, or is less than empty"
+    if sum(s.rows for s in manifest.segments) != manifest.rows:
+        return f"its segments do not add up to its {manifest.rows} rows"
+    return None
 
 
 def merge_segments(segments: Iterable[Segment]) -> tuple[Segment, ...]:

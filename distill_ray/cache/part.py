@@ -1,13 +1,14 @@
 """One part: a Parquet file of rows whose footer holds its unit index; bytes to tables and back.
 
-A part is plain Parquet with the user's columns. Its footer's key-value metadata holds two texts of ours:
+A part is plain Parquet with the user's columns. Its footer's key-value metadata holds three texts of ours:
 
-- ``distill_ray.index``: the unit index as JSON (binary values in base64), with the SHA-256 of all bytes that
-  stand before the footer
+- ``distill_ray.index``: the unit index as JSON (binary values in base64)
+- ``distill_ray.body``: the SHA-256 of all bytes that stand before the footer
 - ``distill_ray.footer``: the SHA-256 of all bytes from the footer on, this text itself taken as 64 zeros
 
-So every byte is covered, and a footer read by itself is known to be whole before it is parsed. Pages carry
-Parquet's own checksums as well, for other readers.
+So every byte is covered, and a footer read by itself is known to be whole before it is parsed. The last of
+the three vouches for all the rest: a part's name ends with it. Pages carry Parquet's own checksums as well,
+for other readers.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_ray.cache.rows import DIGEST_SIZE
-from distill_ray.errors import CorruptObjectError
+from distill_ray.errors import CorruptObjectError, StorageError
 
 KEY_SIZE: Final = 16
 """Bytes of one unit's key."""
 
 _INDEX: Final = b"distill_ray.index"
+_BODY: Final = b"distill_ray.body"
 _FOOTER: Final = b"distill_ray.footer"
 _MAGIC: Final = b"PAR1"
 _ENDING: Final = 8  # the footer's length and the magic
 _ZEROS: Final = b"0" * 64
-# In Thrift's compact form a field's header and a length, one byte each, stand between a key and its value.
-_SEAL: Final = re.compile(re.escape(_FOOTER) + rb"\x18\x40([0-9a-f]{64})", re.DOTALL)
+_NO_LIMIT: Final = (1 << 31) - 1  # pyarrow refuses an index of a few million rows otherwise
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def encode_part(table: pa.Table, index: UnitIndex) -> bytes:
     )
     writer.write_table(table)
     body = sink.getvalue()
-    metadata = {_INDEX: _index_to_json(index, sha256(body).hexdigest()), _FOOTER: _ZEROS}
-    writer.add_key_value_metadata(metadata)
+    digest = sha256(body).hexdigest().encode()
+    writer.add_key_value_metadata({_INDEX: _index_to_json(index), _BODY: digest, _FOOTER: _ZEROS})
     writer.close()
     return _seal(sink.getvalue(), len(body))
 
@@ -113,90 +114,103 @@ def decode_part(data: bytes) -> tuple[pa.Table, UnitIndex]:
 
     Raises:
         CorruptObjectError: the file is cut short, changed in any byte, or was never a part.
+        StorageError: the file is whole, but this version of pyarrow cannot read it.
     """
-    needed = _footer_size(data, len(data))
-    if needed > len(data) - len(_MAGIC):
+    needed = footer_size(data)
+    if needed > len(data):
         raise CorruptObjectError("it is cut short: the footer is longer than the file")
     footer = data[len(data) - needed :]
-    index, body_digest = _read_footer(footer)
-    if sha256(memoryview(data)[: len(data) - needed]).hexdigest() != body_digest:
+    check_footer(footer)
+    if sha256(memoryview(data)[: len(data) - needed]).hexdigest().encode() != _sealed(footer, _BODY):
         raise CorruptObjectError("its rows are not what was written: the checksum differs")
+    metadata, index = _parse_footer(footer)
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, page_checksum_verification=True)
         table = file.read().replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as error:
-        raise CorruptObjectError(f"its rows cannot be read: {error}") from error
+        raise StorageError(f"its rows cannot be read by this version of pyarrow: {error}") from error
     return table, index
 
 
-def decode_index(tail: bytes, size: int) -> UnitIndex | int:
-    """Read the unit index from a part's last bytes.
+def footer_size(tail: bytes) -> int:
+    """Give how many of a part's last bytes its footer takes, from its last bytes, eight at least.
+
+    Raises:
+        CorruptObjectError: this is not the end of a part.
+    """
+    if len(tail) < _ENDING or not tail.endswith(_MAGIC):
+        raise CorruptObjectError("it is cut short, or not Parquet: its end is missing")
+    return int.from_bytes(tail[-_ENDING : -len(_MAGIC)], "little") + _ENDING
+
+
+def check_footer(tail: bytes) -> str:
+    """See that a part's footer is what was written; give its digest, which vouches for the whole part.
 
     Args:
-        tail: the last bytes of the file, however many the caller has.
-        size: the size of the whole file.
+        tail: the part's last bytes, `footer_size` of them at least.
 
-    Returns:
-        The index, or, where the tail is too short, how many of the last bytes hold it. A number above ``size``
-        is only given where the tail is the whole of ``size``: nothing more can be read, so it is damaged.
+    Raises:
+        CorruptObjectError: it is not.
+    """
+    needed = footer_size(tail)
+    footer = tail[max(0, len(tail) - needed) :]
+    place = _find_seal(footer, _FOOTER)
+    if needed > len(tail) or place is None:
+        raise CorruptObjectError("its unit index is missing or damaged: it is not a whole part")
+    digest = sha256(b"".join((footer[:place], _ZEROS, footer[place + 64 :]))).hexdigest()
+    if digest.encode() != footer[place : place + 64]:
+        raise CorruptObjectError("its footer is not what was written: the checksum differs")
+    return digest
+
+
+def decode_index(tail: bytes) -> UnitIndex:
+    """Give the unit index from a part's last bytes, `footer_size` of them at least.
 
     Raises:
         CorruptObjectError: the footer is damaged, or this was never a part.
+        StorageError: the footer is whole, but this version cannot read it.
     """
-    if len(tail) < min(size, _ENDING):
-        return _ENDING
-    needed = _footer_size(tail, size)
-    if needed <= len(tail):
-        return _read_footer(tail[len(tail) - needed :])[0]
-    if needed > size > len(tail):
-        raise CorruptObjectError("it is cut short: the footer is longer than the file")
-    return needed
-
-
-def part_digest(data: bytes) -> str:
-    """Give the SHA-256 of a part's bytes, in hexadecimal digits."""
-    return sha256(data).hexdigest()
-
-
-def _footer_size(tail: bytes, size: int) -> int:
-    """Give how many of the last bytes are the footer, its length and the magic."""
-    if size < len(_MAGIC) + _ENDING or not tail.endswith(_MAGIC):
-        raise CorruptObjectError("it is cut short, or not Parquet: its end is missing")
-    return int.from_bytes(tail[-_ENDING : -len(_MAGIC)], "little") + _ENDING
+    check_footer(tail)
+    return _parse_footer(tail[len(tail) - footer_size(tail) :])[1]
 
 
 def _seal(data: bytes, body: int) -> bytes:
     """Put the footer's digest into the footer."""
     footer = data[body:]
-    place = _find_seal(footer)
-    if place is None or footer[place : place + 64] != _ZEROS or _footer_size(data, len(data)) != len(footer):
-        raise ValueError("This version of pyarrow writes a Parquet footer of an unknown form.")
+    place = _find_seal(footer, _FOOTER)
+    if place is None or _sealed(footer, _BODY) is None or footer_size(data) != len(footer):
+        raise StorageError("This version of pyarrow writes a Parquet footer of an unknown form.")
     digest = sha256(footer).hexdigest().encode()
     return b"".join((data[:body], footer[:place], digest, footer[place + 64 :]))
 
 
-def _find_seal(footer: bytes) -> int | None:
-    found = [match.start(1) for match in _SEAL.finditer(footer)]
+def _find_seal(footer: bytes, key: bytes) -> int | None:
+    """Give where the digest under this key stands."""
+    # In Thrift's compact form a field's header and a length, a byte each, stand between key and value.
+    found = [match.start(1) for match in re.finditer(re.escape(key) + rb"\x18\x40([0-9a-f]{64})", footer)]
     return found[-1] if found else None
 
 
-def _read_footer(footer: bytes) -> tuple[UnitIndex, str]:
-    """Give the unit index and the digest of the bytes before the footer, once the footer is known to be whole."""
-    place = _find_seal(footer)
-    if place is None:
-        raise CorruptObjectError("its unit index is missing or damaged: it is not a whole part")
-    digest = sha256(b"".join((footer[:place], _ZEROS, footer[place + 64 :]))).hexdigest().encode()
-    if digest != footer[place : place + 64]:
-        raise CorruptObjectError("its footer is not what was written: the checksum differs")
+def _sealed(footer: bytes, key: bytes) -> bytes | None:
+    place = _find_seal(footer, key)
+    return None if place is None else footer[place : place + 64]
+
+
+def _parse_footer(footer: bytes) -> tuple[Any, UnitIndex]:
+    """Give Parquet's metadata and the unit index of a footer that is known to be whole."""
     try:
-        parsed = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
-        index, body = _index_from_json(parsed.metadata[_INDEX])
+        file = pq.ParquetFile(
+            pa.BufferReader(_MAGIC + footer),
+            thrift_string_size_limit=_NO_LIMIT,
+            thrift_container_size_limit=_NO_LIMIT,
+        )
+        index = _index_from_json(file.metadata.metadata[_INDEX])
+        problem = _problem(index, file.metadata.num_rows)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
-        raise CorruptObjectError(f"its unit index cannot be read: {error}") from error
-    problem = _problem(index, parsed.num_rows)
+        raise StorageError(f"its unit index cannot be read by this version: {error}") from error
     if problem:
-        raise CorruptObjectError(f"its unit index does not fit its rows: {problem}")
-    return index, body
+        raise StorageError(f"its unit index does not fit its rows: {problem}")
+    return file.metadata, index
 
 
 def _problem(index: UnitIndex, rows: int) -> str | None:
@@ -210,7 +224,7 @@ def _problem(index: UnitIndex, rows: int) -> str | None:
     return None
 
 
-def _index_to_json(index: UnitIndex, body: str) -> bytes:
+def _index_to_json(index: UnitIndex) -> bytes:
     return orjson.dumps(
         {
             "keys": b64encode(index.keys).decode(),
@@ -221,14 +235,13 @@ def _index_to_json(index: UnitIndex, body: str) -> bytes:
             "seconds": index.seconds,
             "input_tokens": index.input_tokens,
             "output_tokens": index.output_tokens,
-            "body": body,
         }
     )
 
 
-def _index_from_json(text: bytes) -> tuple[UnitIndex, str]:
+def _index_from_json(text: bytes) -> UnitIndex:
     record: dict[str, Any] = orjson.loads(text)
-    index = UnitIndex(
+    return UnitIndex(
         keys=b64decode(record["keys"], validate=True),
         counts=tuple(record["counts"]),
         digests=b64decode(record["digests"], validate=True),
@@ -238,4 +251,3 @@ def _index_from_json(text: bytes) -> tuple[UnitIndex, str]:
         input_tokens=record["input_tokens"],
         output_tokens=record["output_tokens"],
     )
-    return index, record["body"]

@@ -20,26 +20,31 @@ class FunctionId:
 
     @property
     def folder(self) -> str:
-        return f"steps/{safe_name(self.class_name)}-{self.signature}"
+        """All that is known of the function."""
+        return f"steps/{safe_name(self.class_name)}-{safe_name(self.signature)}"
 
     @property
     def signature_file(self) -> str:
+        """What its signature was made from."""
         return f"{self.folder}/signature.json"
 
     @property
     def parts_folder(self) -> str:
+        """Where its parts stand."""
         return f"{self.folder}/parts"
 
     def part(self, name: str) -> str:
+        """One part, by its name."""
         return f"{self.parts_folder}/{name}.parquet"
 
     def manifest(self, output_key: str) -> str:
-        return f"{self.folder}/outputs/{output_key}.json"
+        """The manifest of the output with this key."""
+        return f"{self.folder}/outputs/{safe_name(output_key)}.json"
 
 
 def pipeline_record(name: str, signature: str, aggregated: str) -> str:
     """Where the record of a finished pipeline stands."""
-    return f"pipelines/{safe_name(name)}/{signature}/{aggregated}.json"
+    return f"pipelines/{safe_name(name)}/{safe_name(signature)}/{safe_name(aggregated)}.json"
 
 
 def run_folder(run: str) -> str:
@@ -47,9 +52,17 @@ def run_folder(run: str) -> str:
     return f"runs/{safe_name(run)}"
 
 
+_MAX_LENGTH = 80
+
+
 def safe_name(name: str) -> str:
     """A user's name as one harmless path element; names that had to be changed keep a digest, to differ."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:80].lstrip(".")
-    if plain == name:
-        return plain
+    if is_safe_name(name) and len(name) <= _MAX_LENGTH:
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_MAX_LENGTH].lstrip(".")
     return f"{plain}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name can be a path element as it is."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name) is not None

@@ -151,7 +151,7 @@ def row_digests(rows: Sequence[Row]) -> bytes:
 
 
 def _canonical(row: Row, index: int) -> bytes:
-    """Give the digest's preimage for a row that orjson cannot hold, or does not write alike in all versions."""
+    """Give the digest's preimage for a row that orjson cannot hold, or writes differently in its versions."""
     plain = dict(sorted(normalise_dict(plain_rows([row], index)[0], (index,)).items()))
     try:
         if not _holds_float(plain.values(), _is_written_variously):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,21 @@ import pyarrow as pa
 
 from distill_ray.cache import paths
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import UnitIndex, decode_index, decode_part, encode_part, part_digest
-from distill_ray.cache.paths import FORMAT_FILE, FORMAT_VERSION, FunctionId
-from distill_ray.errors import CorruptObjectError, FormatVersionError
+from distill_ray.cache.part import (
+    UnitIndex,
+    check_footer,
+    decode_index,
+    decode_part,
+    encode_part,
+    footer_size,
+)
+from distill_ray.cache.paths import FORMAT_FILE, FORMAT_VERSION, FunctionId, is_safe_name
+from distill_ray.errors import CorruptObjectError, FormatVersionError, StorageError
 from distill_ray.storage import Storage
+
+_FORMAT = {"format": FORMAT_VERSION}
+
+_REMEDY = "Run again: its rows will be computed again."
 
 READERS = 16
 """Threads that fetch small objects at once: an object store answers in tens of milliseconds."""
@@ -36,13 +48,17 @@ class CacheStore:
         Raises:
             FormatVersionError: the root's format is not ours.
         """
-        wanted = orjson.dumps({"format": FORMAT_VERSION})
         try:
             found = self.storage.read(FORMAT_FILE)
         except FileNotFoundError:
-            self.storage.put_if_absent(FORMAT_FILE, wanted)
-            return
-        if found != wanted:
+            if self.storage.put_if_absent(FORMAT_FILE, orjson.dumps(_FORMAT)):
+                return
+            found = self.storage.read(FORMAT_FILE)
+        try:
+            known = orjson.loads(found) == _FORMAT
+        except ValueError:
+            known = False
+        if not known:
             raise FormatVersionError(
                 f"The cache root {self.storage.url} has format {found[:200]!r}; this version of distill_ray "
                 f"writes format {FORMAT_VERSION}. Use another `cache_dir`, or the version that made it."
@@ -67,12 +83,13 @@ class CacheStore:
     def write_manifest(self, manifest: Manifest, *, replace: bool) -> Manifest:
         """Publish a complete output; without ``replace`` the first one written stays, and is returned."""
         path = manifest.function.manifest(manifest.output_key)
-        if replace:
-            self.storage.publish(path, manifest.to_json())
-            return manifest
-        if self.storage.put_if_absent(path, manifest.to_json()):
-            return manifest
-        return self.read_manifest(manifest.function, manifest.output_key) or manifest
+        if not replace:
+            if self.storage.put_if_absent(path, manifest.to_json()):
+                return manifest
+            with suppress(CorruptObjectError):  # a damaged one is replaced
+                return self.read_manifest(manifest.function, manifest.output_key) or manifest
+        self.storage.publish(path, manifest.to_json())
+        return manifest
 
     def missing_parts(self, manifest: Manifest) -> list[str]:
         """Names of the manifest's parts that are absent or have another size: one listing."""
@@ -82,49 +99,51 @@ class CacheStore:
         return [part.name for part in manifest.parts if sizes.get(f"{part.name}.parquet") != part.size]
 
     def parts(self, function: FunctionId) -> list[PartEntry]:
-        """All parts that any run left of this function: one listing."""
+        """All parts that any run left of this function: one listing. Other files are passed over."""
         sizes = self.storage.sizes(function.parts_folder)
-        names = sorted(name for name in sizes if name.endswith(".parquet"))
+        names = sorted(name for name in sizes if name.endswith(".parquet") and is_safe_name(name))
         return [PartEntry(name.removesuffix(".parquet"), sizes[name]) for name in names]
 
     def read_indexes(
         self, function: FunctionId, parts: Sequence[PartEntry]
     ) -> list[tuple[PartEntry, UnitIndex]]:
         """Read the unit indexes of several parts at once; parts that are gone or damaged are left out."""
-        with ThreadPoolExecutor(min(READERS, max(1, len(parts)))) as pool:
-            found = pool.map(lambda part: self._read_index(function, part.name), parts)
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(lambda part: self._read_index(function, part), parts)
             return [(part, index) for part, index in zip(parts, found, strict=True) if index is not None]
 
-    def _read_index(self, function: FunctionId, name: str) -> UnitIndex | None:
-        path, count = function.part(name), TAIL
+    def _read_index(self, function: FunctionId, part: PartEntry) -> UnitIndex | None:
+        path = function.part(part.name)
         try:
-            while True:
-                tail = self.storage.read_tail(path, count)
-                index = decode_index(tail)
-                if isinstance(index, UnitIndex):
-                    return index
-                if index <= count:
-                    return None
-                count = index
+            tail = self.storage.read_tail(path, TAIL)
+            if len(tail) < footer_size(tail) <= part.size:
+                tail = self.storage.read_tail(path, footer_size(tail))
         except (FileNotFoundError, CorruptObjectError):
             return None
+        return _decode_index(part.name, tail)
 
     def read_part(self, function: FunctionId, name: str) -> tuple[pa.Table, UnitIndex]:
         """Read a part whole.
 
+        One that is not what was written is removed, so that the next run computes its rows again.
+
         Raises:
             CorruptObjectError: it is gone, or not what was written.
+            StorageError: it cannot be read.
         """
         path = function.part(name)
+        place = f"{self.storage.url}/{path}"
         try:
-            data = self.storage.read(path)
-            if not name.endswith(_name_ending(data)):
-                raise CorruptObjectError("its content is not what was written")
-            return decode_part(data)
+            with suppress(CorruptObjectError):  # a fault on the way is no reason to remove anything
+                return _decode_part(name, self.storage.read(path))
+            return _decode_part(name, self.storage.read(path))
         except FileNotFoundError as error:
-            raise CorruptObjectError(f"{self.storage.url}/{path} is gone.") from error
+            raise CorruptObjectError(f"The part {place} is gone. {_REMEDY}") from error
         except CorruptObjectError as error:
-            raise CorruptObjectError(f"{self.storage.url}/{path}: {error}") from error
+            self.storage.delete([path])
+            raise CorruptObjectError(
+                f"The part {place} was damaged and has been removed: {error}. {_REMEDY}"
+            ) from error
 
     def write_part(self, function: FunctionId, stem: str, table: pa.Table, index: UnitIndex) -> PartEntry:
         """Encode and publish a part under a name nobody knows yet: the stem and the content's digest."""
@@ -153,6 +172,20 @@ class CacheStore:
         self.storage.publish(f"{paths.run_folder(run)}/{name}", data)
 
 
-def _name_ending(data: bytes) -> str:
-    """What a part's name ends with: 128 bits of its content's SHA-256."""
-    return f"-{part_digest(data)[:32]}"
+def _decode_part(name: str, data: bytes) -> tuple[pa.Table, UnitIndex]:
+    decoded = decode_part(data)
+    if not name.endswith(_name_ending(data)):
+        raise CorruptObjectError("it is another part under this name")
+    return decoded
+
+
+def _decode_index(name: str, tail: bytes) -> UnitIndex | None:
+    try:
+        return decode_index(tail) if name.endswith(_name_ending(tail)) else None
+    except StorageError:  # damaged, foreign, or of a version to come: as if it were not there
+        return None
+
+
+def _name_ending(tail: bytes) -> str:
+    """What the name of the part with these last bytes ends with: 128 bits of a digest of its content."""
+    return f"-{check_footer(tail)[:32]}"

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.part import UnitIndex
-
-KEY_BYTES = 16
+from distill_ray.cache.part import KEY_SIZE, UnitIndex
+from distill_ray.cache.rows import DIGEST_SIZE
 
 
 def batch_key(digests: Sequence[bytes]) -> bytes:
@@ -19,17 +18,17 @@ def batch_key(digests: Sequence[bytes]) -> bytes:
     for rows in digests:
         state.update(len(rows).to_bytes(8, "big"))
         state.update(rows)
-    return state.digest()[:KEY_BYTES]
+    return state.digest()[:KEY_SIZE]
 
 
 def offset_key(offset: int) -> bytes:
     """Key of what a generator yields from row number ``offset`` on."""
-    return hashlib.sha256(b"offset" + offset.to_bytes(8, "big")).digest()[:KEY_BYTES]
+    return hashlib.sha256(b"offset" + offset.to_bytes(8, "big")).digest()[:KEY_SIZE]
 
 
 def end_key(offset: int) -> bytes:
     """Key that says: this generator ends before row number ``offset``."""
-    return hashlib.sha256(b"end" + offset.to_bytes(8, "big")).digest()[:KEY_BYTES]
+    return hashlib.sha256(b"end" + offset.to_bytes(8, "big")).digest()[:KEY_SIZE]
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,13 @@ class StoredUnit:
     digests: bytes
 
 
+def unreplaced(parts: Iterable[tuple[PartEntry, UnitIndex]]) -> list[tuple[PartEntry, UnitIndex]]:
+    """Leave out parts whose rows stand in a merged part too: after a crash they may still be there."""
+    parts = list(parts)
+    replaced = {name for _, index in parts for name in index.replaces}
+    return [(part, index) for part, index in parts if part.name not in replaced]
+
+
 class StoredUnits:
     """What earlier runs left of one step function, by unit key.
 
@@ -60,16 +66,14 @@ class StoredUnits:
         self._by_key: dict[bytes, deque[StoredUnit]] = {}
         self.rows = 0
         self.units = 0
-        parts = list(parts)
-        replaced = {name for _, index in parts for name in index.replaces}
-        newest_first = sorted((p for p in parts if p[0].name not in replaced), key=lambda p: p[0].name)
+        newest_first = sorted(unreplaced(parts), key=lambda p: p[0].name)
         newest_first.sort(key=lambda p: p[1].run, reverse=True)
         for part, index in newest_first:
             self._add(part, index)
 
     def _add(self, part: PartEntry, index: UnitIndex) -> None:
         for key, first_row, rows in index.units:
-            digests = index.digests[first_row * KEY_BYTES : (first_row + rows) * KEY_BYTES]
+            digests = index.digests[first_row * DIGEST_SIZE : (first_row + rows) * DIGEST_SIZE]
             self._by_key.setdefault(key, deque()).append(StoredUnit(part, first_row, rows, digests))
             self.rows += rows
             self.units += 1

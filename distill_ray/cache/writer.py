@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -45,6 +46,9 @@ class Block:
         keys: 16 bytes for each unit.
         counts: rows of each unit.
         digests: 16 bytes for each row.
+        seconds: time spent computing the rows.
+        input_tokens: tokens sent to models for them.
+        output_tokens: tokens that models answered with.
     """
 
     id: int
@@ -55,6 +59,11 @@ class Block:
     seconds: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of its keys and digests, which do not compress."""
+        return len(self.keys) + len(self.digests)
 
 
 @dataclass(frozen=True)
@@ -78,10 +87,21 @@ MERGE = 8
 SMALL = 1 / 3
 """A part below this share of ``part_bytes`` is merged with others."""
 
+_BASE64 = 4 / 3
+"""Bytes in a part for each byte of keys and digests."""
+
 
 @dataclass
 class PartWriter:
-    """Writes one replica's output; one thread of its own, started with the first block."""
+    """Writes one replica's output; one thread of its own, started with the first block.
+
+    Attributes:
+        store: the cache root.
+        function: the step function whose rows these are.
+        run: the run's id.
+        tag: tells this writer's parts from those of the run's other writers.
+        settings: when parts are cut.
+    """
 
     store: CacheStore
     function: FunctionId
@@ -91,31 +111,33 @@ class PartWriter:
 
     def __post_init__(self) -> None:
         self._change = threading.Condition()
-        self._buffer: list[Block] = []
+        self._buffer: deque[tuple[float, Block]] = deque()
         self._buffered = 0
-        self._oldest = 0.0
+        self._indexed = 0
         self._ratio = 0.5
         self._written: list[WrittenPart] = []
         self._tiers: list[list[WrittenPart]] = []
         self._count = 0
-        self._busy = False
         self._draining = False
         self._closed = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def add(self, block: Block) -> None:
-        """Take rows over; waits only where the storage is slower than the step for long."""
+        """Take rows over; waits only where the storage is slower than the step for long.
+
+        Raises:
+            Exception: what went wrong in the background; so do the other methods.
+        """
         with self._change:
-            self._raise_error()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="part-writer", daemon=True)
                 self._thread.start()
             self._change.wait_for(lambda: self._buffered < self.settings.buffer_bytes or self._error)
-            if not self._buffer:
-                self._oldest = time.monotonic()
-            self._buffer.append(block)
+            self._raise_error()
+            self._buffer.append((time.monotonic(), block))
             self._buffered += block.table.nbytes
+            self._indexed += block.index_bytes
             self._change.notify_all()
 
     def take_written(self) -> tuple[WrittenPart, ...]:
@@ -127,57 +149,80 @@ class PartWriter:
 
     def flush(self) -> tuple[WrittenPart, ...]:
         """Write everything that is left, merge what is small, and return `take_written`."""
-        if self._thread is None:
-            return ()
         with self._change:
+            if self._thread is None:
+                return ()
             self._draining = True
             self._change.notify_all()
-            self._change.wait_for(lambda: (not self._buffer and not self._busy) or self._error)
-            self._draining = False
-            self._raise_error()
-        self._merge_all()
+            self._change.wait_for(lambda: not self._draining or self._error)
         return self.take_written()
 
     def close(self) -> None:
-        """End the thread. What was not flushed is lost."""
+        """End the thread once it has written what it is at. What was not flushed is lost."""
         with self._change:
             self._closed = True
             self._change.notify_all()
+        if self._thread is not None:
+            self._thread.join()
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
+    # On the writer's thread.
+
     def _run(self) -> None:
-        while True:
+        try:
+            while (blocks := self._next_blocks()) is not None:
+                if blocks:
+                    self._write(blocks)
+                    self._merge_full_tiers()
+                else:
+                    self._merge_all()
+                    self._drained()
+        except BaseException as error:  # handed to the step's thread
             with self._change:
-                while not self._closed and not self._is_due():
-                    self._change.wait(self._seconds_left())
-                if self._closed:
-                    return
-                blocks, self._buffer, self._buffered = self._buffer, [], 0
-                self._busy = True
+                self._error = error
                 self._change.notify_all()
-            try:
-                self._write(blocks)
-                self._merge_full_tiers()
-            except BaseException as error:  # handed to the step's thread
-                with self._change:
-                    self._error = error
-            with self._change:
-                self._busy = False
-                self._change.notify_all()
+
+    def _next_blocks(self) -> list[Block] | None:
+        """Wait for a part's worth of blocks; none: all is written that was to be; None: the end."""
+        with self._change:
+            while not self._closed and not self._draining and not self._is_due():
+                self._change.wait(self._seconds_left())
+            if self._closed:
+                return None
+            blocks: list[Block] = []
+            size = 0.0
+            while self._buffer and size < self.settings.part_bytes:
+                block = self._buffer.popleft()[1]
+                blocks.append(block)
+                self._buffered -= block.table.nbytes
+                self._indexed -= block.index_bytes
+                size += self._stored_bytes(block.table.nbytes, block.index_bytes)
+            self._change.notify_all()
+            return blocks
+
+    def _drained(self) -> None:
+        with self._change:
+            self._draining = bool(self._buffer)
+            self._change.notify_all()
 
     def _is_due(self) -> bool:
-        if not self._buffer or self._error:
+        if not self._buffer:
             return False
-        full = self._buffered * self._ratio >= self.settings.part_bytes
-        return full or self._draining or self._seconds_left() <= 0
+        full = self._stored_bytes(self._buffered, self._indexed) >= self.settings.part_bytes
+        return full or self._seconds_left() <= 0
 
     def _seconds_left(self) -> float:
-        if not self._buffer or self._error:
-            return 3600.0
-        return self._oldest + self.settings.flush_seconds - time.monotonic()
+        """Seconds until the oldest block must be written."""
+        if not self._buffer:
+            return threading.TIMEOUT_MAX
+        return self._buffer[0][0] + self.settings.flush_seconds - time.monotonic()
+
+    def _stored_bytes(self, rows: int, index: int) -> float:
+        """Bytes that rows and their index will take in a part, going by the part before."""
+        return rows * self._ratio + index * _BASE64
 
     def _write(self, blocks: Sequence[Block]) -> None:
         table = concat_tables([block.table for block in blocks])
@@ -193,8 +238,10 @@ class PartWriter:
         )
         entry = self.store.write_part(self.function, self._next_name(), table, index)
         if table.nbytes > 1 << 16:
-            self._ratio = entry.size / table.nbytes
-        positions, first = [], 0
+            index_bytes = sum(block.index_bytes for block in blocks)
+            self._ratio = max(0.0, entry.size - index_bytes * _BASE64) / table.nbytes
+        positions: list[tuple[int, int]] = []
+        first = 0
         for block in blocks:
             positions.append((block.id, first))
             first += block.table.num_rows
@@ -213,17 +260,18 @@ class PartWriter:
             self._tiers[tier].append(part)
 
     def _merge_full_tiers(self) -> None:
-        for tier in range(len(self._tiers)):
+        tier = 0
+        while tier < len(self._tiers):
             if len(self._tiers[tier]) >= MERGE:
                 parts, self._tiers[tier] = self._tiers[tier], []
                 self._merge(parts, tier + 1)
+            tier += 1
 
     def _merge_all(self) -> None:
         """At the end: what is still small becomes parts of about the size that is aimed at."""
-        parts = [part for tier in self._tiers for part in tier]
-        self._tiers = []
+        oldest_first = [part for tier in reversed(self._tiers) for part in tier]
         group: list[WrittenPart] = []
-        for part in parts:
+        for part in oldest_first:
             group.append(part)
             if sum(member.entry.size for member in group) >= self.settings.part_bytes:
                 self._merge(group, tier=0)
@@ -249,7 +297,8 @@ class PartWriter:
             output_tokens=sum(index.output_tokens for index in indexes),
         )
         entry = self.store.write_part(self.function, self._next_name(), table, index)
-        positions, first = [], 0
+        positions: list[tuple[int, int]] = []
+        first = 0
         for part, (rows, _) in zip(parts, read, strict=True):
             positions.extend((block, first + row) for block, row in part.blocks)
             first += rows.num_rows
