@@ -1,52 +1,54 @@
-"""Progress of a run as plain timed lines on standard error."""
+"""Chooses how a run's progress is shown: a table on a terminal, timed lines elsewhere, or not at all."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 
-from distill_ray.events import (
-    Listener,
-    ReplicaUp,
-    RunEvent,
-    RunFinished,
-    RunStarted,
-    StepAdvanced,
-    StepFinished,
-)
+from distill_ray.errors import ParameterError
+from distill_ray.events import Listener, RunEvent
+from distill_ray.observe.lines import LineProgress
 
-EVERY_SECONDS = 5.0
+VARIABLE = "DISTILL_RAY_PROGRESS"
+
+MODES = ("auto", "plain", "none")
 
 
 def make_progress(mode: str = "auto") -> Listener:
-    """Make the listener; ``"none"``, or ``DISTILL_RAY_PROGRESS=none``, is silent."""
-    if "none" in (mode, os.environ.get("DISTILL_RAY_PROGRESS")):
-        return lambda _event: None
-    return _PlainProgress()
+    """Make the listener that shows progress on standard error.
+
+    Args:
+        mode: ``"auto"`` is a table that is redrawn on a terminal and timed lines elsewhere, ``"plain"`` timed
+            lines everywhere, ``"none"`` silent. Where it is ``"auto"``, ``DISTILL_RAY_PROGRESS`` decides.
+
+    Raises:
+        ParameterError: there is no such mode.
+    """
+    _check(mode, "progress")
+    if mode == "auto":
+        mode = os.environ.get(VARIABLE) or "auto"
+        _check(mode, VARIABLE)
+    if mode == "none":
+        return _silent
+    if mode == "plain" or not _is_terminal():
+        return LineProgress()
+    from distill_ray.observe.live import LiveProgress
+
+    return LiveProgress()
 
 
-class _PlainProgress:
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._shown: dict[str, float] = {}
+def _check(mode: str, where: str) -> None:
+    if mode not in MODES:
+        raise ParameterError(f"{where} must be one of {', '.join(MODES)}, not '{mode}'.")
 
-    def __call__(self, event: RunEvent) -> None:
-        if isinstance(event, RunStarted):
-            self._say(f"pipeline '{event.pipeline}', cache {event.cache}")
-            for step in event.steps:
-                self._say(f"{step.step}: {step.decision} ({step.reason})")
-        elif isinstance(event, ReplicaUp):
-            self._say(f"{event.step}: replica {event.replica} is up")
-        elif isinstance(event, StepAdvanced):
-            now = time.monotonic()
-            if now - self._shown.get(event.step, self._started) >= EVERY_SECONDS:
-                self._shown[event.step] = now
-                self._say(f"{event.step}: {event.rows_out} rows, {event.rows_reused} of them reused")
-        elif isinstance(event, StepFinished):
-            self._say(f"{event.step}: finished, {event.rows} rows")
-        elif isinstance(event, RunFinished):
-            self._say(f"{event.status} after {event.seconds:.1f} s")
 
-    def _say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._started:7.1f} s] {text}", file=sys.stderr)  # noqa: T201
+def _is_terminal() -> bool:
+    """Whether standard error can be redrawn; a notebook's and a closed one cannot."""
+    try:
+        return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    except (AttributeError, ValueError):
+        return False
+
+
+def _silent(_event: RunEvent) -> None:
+    """Show nothing."""

@@ -13,7 +13,6 @@ class StepReport(BaseModel):
     Attributes:
         decision: ``hit``, ``resume``, ``compute``, ``forced`` or ``not needed``.
         reason: why, in words.
-        rows_known: rows that were stored before the run.
         rows_in: rows it took.
         rows_out: rows it gave.
         rows_reused: rows out that were stored before.
@@ -30,7 +29,6 @@ class StepReport(BaseModel):
 
     decision: str
     reason: str
-    rows_known: int = 0
     rows_in: int = 0
     rows_out: int = 0
     rows_reused: int = 0
@@ -80,7 +78,6 @@ class RunReport(BaseModel):
                 self.steps[decided.step] = StepReport(
                     decision=decided.decision,
                     reason=decided.reason,
-                    rows_known=decided.rows_known,
                     rows_out=decided.rows_known if hit else 0,
                     rows_reused=decided.rows_known if hit else 0,
                 )

@@ -1,0 +1,81 @@
+"""Progress as plain timed lines: for logs, notebooks and everything else that is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from distill_ray.events import (
+    ReplicaUp,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    RunStopping,
+    StepAdvanced,
+    StepFailed,
+    StepFinished,
+)
+from distill_ray.observe.standing import RunStanding
+from distill_ray.observe.summary import step_line, summary_lines
+
+SHORTEST_SECONDS, LONGEST_SECONDS = 5.0, 60.0
+"""Between two lines of a step that goes on: short at first, longer as the run does."""
+
+STOPPING = "stopping: what is under way ends, what is finished is stored; once more stops at once"
+
+
+class LineProgress:
+    """Writes a line when something changes, and every so often while a step goes on."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._started = clock()
+        self._run = RunStanding(clock)
+        self._said: dict[str, float] = {}
+        self._unheard = False
+
+    def __call__(self, event: RunEvent) -> None:
+        """Take in an event of the run."""
+        self._run.listen(event)
+        if isinstance(event, StepAdvanced):
+            self._say_now_and_then(event.step)
+            return
+        for line in self._lines(event):
+            self._say(line)
+
+    def _lines(self, event: RunEvent) -> Iterator[str]:
+        if isinstance(event, RunStarted):
+            if not self._run.complete_hit:
+                yield f"pipeline '{event.pipeline}', cache {event.cache}"
+                yield from (f"{each.step}: {each.decision} ({each.reason})" for each in event.steps)
+        elif isinstance(event, ReplicaUp):
+            step = self._run.steps[event.step]
+            yield f"{event.step}: {step.replicas} of {step.decided.replicas} replicas up"
+        elif isinstance(event, StepFinished):
+            yield f"{event.step}: finished, {event.rows:,} rows"
+        elif isinstance(event, StepFailed):
+            yield f"{event.step}: failed: {event.message.splitlines()[0]}"
+        elif isinstance(event, RunStopping):
+            yield STOPPING
+        elif isinstance(event, RunFinished):
+            yield from summary_lines(self._run)
+
+    def _say_now_and_then(self, name: str) -> None:
+        now = self._clock()
+        pause = min(max(SHORTEST_SECONDS, (now - self._started) / 10), LONGEST_SECONDS)
+        if now - self._said.get(name, self._started) >= pause:
+            self._said[name] = now
+            self._say(step_line(self._run.steps[name], now))
+
+    def _say(self, text: str) -> None:
+        stream = self._stream or sys.stderr
+        if stream is None or self._unheard:
+            return
+        try:
+            print(f"[{self._clock() - self._started:7.1f} s] {text}", file=stream, flush=True)
+        except (OSError, ValueError):
+            # Whoever read standard error is gone: no reason to give up a run.
+            self._unheard = True

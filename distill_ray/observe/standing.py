@@ -1,0 +1,133 @@
+"""Where a run stands, put together from its events: what the progress displays show."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from distill_ray.events import (
+    ReplicaUp,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    RunStopping,
+    StepAdvanced,
+    StepDecided,
+    StepFailed,
+    StepFinished,
+)
+
+RATE_SECONDS = 30.0
+"""Rows a second are counted over so many of the last seconds."""
+
+SAMPLE_SECONDS = 0.5
+
+
+@dataclass
+class StepStanding:
+    """One step: what the plan said, and what has become of it.
+
+    Attributes:
+        decided: what the plan says.
+        state: ``waiting``, ``running``, ``done`` or ``failed``; of a step that does not run ``done``.
+        advanced: its totals so far.
+        replicas: replicas that have come up.
+        rows_total: rows it is going to take, once that is known.
+        failure: what went wrong.
+    """
+
+    decided: StepDecided
+    state: str
+    advanced: StepAdvanced
+    replicas: int = 0
+    rows_total: int | None = None
+    failure: str = ""
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.decided.step
+
+    @property
+    def runs(self) -> bool:
+        """Whether it takes part in the run beyond being read."""
+        return self.decided.decision not in ("hit", "not needed")
+
+    @property
+    def rows_done(self) -> int:
+        """Rows that are behind it: rows it took, or, where nothing flows into it, rows it gave."""
+        return self.advanced.rows_in if self.decided.predecessors else self.advanced.rows_out
+
+    def sample(self, now: float) -> None:
+        """Remember what is computed by now, for `rate`."""
+        if self._samples and now - self._samples[-1][0] < SAMPLE_SECONDS:
+            return
+        self._samples.append((now, self.advanced.rows_computed))
+        while now - self._samples[0][0] > RATE_SECONDS:
+            self._samples.popleft()
+
+    def rate(self, now: float) -> float | None:
+        """Rows computed a second, lately; None where there is nothing to tell it from."""
+        if not self._samples or now - self._samples[0][0] < SAMPLE_SECONDS:
+            return None
+        since, rows = self._samples[0]
+        return (self.advanced.rows_computed - rows) / (now - since)
+
+
+class RunStanding:
+    """Listens to a run; cheap enough for thousands of events a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.started = RunStarted("", "", "", ())
+        self.finished: RunFinished | None = None
+        self.stopping = False
+        self.steps: dict[str, StepStanding] = {}
+
+    @property
+    def complete_hit(self) -> bool:
+        """Whether nothing has to run."""
+        return not any(step.runs for step in self.steps.values())
+
+    def listen(self, event: RunEvent) -> None:
+        """Take in an event of the run."""
+        if isinstance(event, StepAdvanced):
+            step = self.steps[event.step]
+            step.advanced = event
+            step.sample(self._clock())
+        elif isinstance(event, RunStarted):
+            self.started = event
+            self.steps = {decided.step: _standing(decided) for decided in event.steps}
+            self._tell_totals()
+        elif isinstance(event, ReplicaUp):
+            step = self.steps[event.step]
+            step.replicas += 1
+            step.state = "running"
+            step.sample(self._clock())
+        elif isinstance(event, StepFinished):
+            self.steps[event.step].state = "done"
+            self._tell_totals()
+        elif isinstance(event, StepFailed):
+            self.steps[event.step].state = "failed"
+            self.steps[event.step].failure = event.message
+        elif isinstance(event, RunStopping):
+            self.stopping = True
+        elif isinstance(event, RunFinished):
+            self.finished = event
+
+    def _tell_totals(self) -> None:
+        """A step that has ended has given all that those after it are going to take."""
+        for step in self.steps.values():
+            before = [self.steps[name] for name in step.decided.predecessors]
+            if step.runs and before and all(each.state == "done" for each in before):
+                step.rows_total = before[0].advanced.rows_out
+
+
+def _standing(decided: StepDecided) -> StepStanding:
+    known = decided.rows_known if decided.decision == "hit" else 0
+    nothing = StepAdvanced(decided.step, 0, known, known, 0, 0, 0.0, 0, 0)
+    runs = decided.decision not in ("hit", "not needed")
+    return StepStanding(decided, "waiting" if runs else "done", nothing)

@@ -1,0 +1,65 @@
+"""What progress says in words: how a step stands, and at the end what was reused and what was computed."""
+
+from __future__ import annotations
+
+from distill_ray.observe.standing import RunStanding, StepStanding
+
+
+def rows_text(step: StepStanding) -> str:
+    """``120 / 400``, or ``120`` while nobody knows how many there will be."""
+    total = "" if step.rows_total is None else f" / {step.rows_total:,}"
+    return f"{step.rows_done:,}{total}"
+
+
+def rate_text(step: StepStanding, now: float) -> str:
+    """``24.1``, or nothing while it cannot be told."""
+    rate = step.rate(now)
+    if rate is None:
+        return ""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
+def step_line(step: StepStanding, now: float) -> str:
+    """How a running step stands, in one line."""
+    advanced = step.advanced
+    parts = [f"{rows_text(step)} rows"]
+    if rate := rate_text(step, now):
+        parts.append(f"{rate} rows/s")
+    parts += [f"{advanced.rows_reused:,} reused", f"{advanced.rows_computed:,} computed"]
+    parts.append(f"{step.replicas} of {step.decided.replicas} replicas up")
+    return f"{step.name}: {', '.join(parts)}"
+
+
+def summary_lines(run: RunStanding) -> list[str]:
+    """What became of each step, and of the run; of a complete hit one line says it all."""
+    assert run.finished is not None
+    seconds = f"{run.finished.seconds:.1f} s"
+    pipeline = f"pipeline '{run.started.pipeline}'"
+    steps = list(run.steps.values())
+    computed = sum(step.advanced.rows_computed for step in steps)
+    reused = sum(step.advanced.rows_reused for step in steps)
+    if run.complete_hit:
+        return [f"{pipeline}: complete hit, {reused:,} rows reused, nothing computed ({seconds})"]
+    width = max(len(step.name) for step in steps)
+    lines = [f"{step.name:<{width}}  {_outcome(step)}" for step in steps]
+    how = {"complete": "complete", "failed": "failed", "interrupted": "stopped; run it again to resume"}
+    total = f"{reused:,} rows reused, {computed:,} computed"
+    return [*lines, f"{pipeline}: {how[run.finished.status]}, {total} ({seconds})"]
+
+
+def _outcome(step: StepStanding) -> str:
+    advanced, decision = step.advanced, step.decided.decision
+    if decision == "not needed":
+        return decision
+    parts = [f"{decision}: {advanced.rows_reused:,} rows reused, {advanced.rows_computed:,} computed"]
+    if advanced.batches_computed:
+        batches = "batch" if advanced.batches_computed == 1 else "batches"
+        parts.append(f"in {advanced.batches_computed:,} {batches}, {advanced.seconds:.1f} s of work")
+    text = " ".join(parts)
+    if advanced.input_tokens or advanced.output_tokens:
+        text += f", {advanced.input_tokens:,} tokens read, {advanced.output_tokens:,} written"
+    if step.state == "failed":
+        text += f"; failed: {step.failure.splitlines()[0]}" if step.failure else "; failed"
+    elif step.state != "done":
+        text += "; not finished"
+    return text
