@@ -203,12 +203,13 @@ class Pipeline:
         return self._distiset(run(request))
 
     def _distiset(self, result: RunResult) -> Distiset:
-        from distill_ray.distiset import Distiset
+        from distill_ray.distiset import Distiset, PipelineOrigin
 
         return Distiset.from_run(
             result.store,
             result.leaves,
             report=result.report,
+            origin=PipelineOrigin.of(result.plan.graph, result.plan.pipeline, self.description),
             hidden=() if self.enable_metadata else ("distilabel_metadata",),
         )
 
