@@ -27,8 +27,6 @@ from distill_ray.storage import Storage
 
 _FORMAT = {"format": FORMAT_VERSION}
 
-_REMEDY = "Run again: its rows will be computed again."
-
 READERS = 16
 """Threads that fetch small objects at once: an object store answers in tens of milliseconds."""
 
@@ -113,14 +111,32 @@ class CacheStore:
             return [(part, index) for part, index in zip(parts, found, strict=True) if index is not None]
 
     def _read_index(self, function: FunctionId, part: PartEntry) -> UnitIndex | None:
+        try:
+            tail = self.read_footer(function, part)
+        except CorruptObjectError:
+            return None
+        try:
+            return decode_index(tail)
+        except StorageError:  # of a version to come: as if it were not there
+            return None
+
+    def read_footer(self, function: FunctionId, part: PartEntry) -> bytes:
+        """Read a part's last bytes, its footer among them.
+
+        Raises:
+            CorruptObjectError: it is gone, or not what was written.
+        """
         path = function.part(part.name)
         try:
             tail = self.storage.read_tail(path, TAIL)
             if len(tail) < footer_size(tail) <= part.size:
                 tail = self.storage.read_tail(path, footer_size(tail))
-        except (FileNotFoundError, CorruptObjectError):
-            return None
-        return _decode_index(part.name, tail)
+            _check_name(part.name, tail)
+        except FileNotFoundError as error:
+            raise CorruptObjectError(f"The part {self.storage.url}/{path} is gone.") from error
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"The part {self.storage.url}/{path} is damaged: {error}.") from error
+        return tail
 
     def read_part(self, function: FunctionId, name: str) -> tuple[pa.Table, UnitIndex]:
         """Read a part whole.
@@ -138,12 +154,19 @@ class CacheStore:
                 return _decode_part(name, self.storage.read(path))
             return _decode_part(name, self.storage.read(path))
         except FileNotFoundError as error:
-            raise CorruptObjectError(f"The part {place} is gone. {_REMEDY}") from error
-        except CorruptObjectError as error:
-            self.storage.delete([path])
             raise CorruptObjectError(
-                f"The part {place} was damaged and has been removed: {error}. {_REMEDY}"
+                f"The part {place} is gone. Run again: its rows will be computed again."
             ) from error
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"The part {place} is damaged: {error}. {self._remove(path)}") from error
+
+    def _remove(self, path: str) -> str:
+        """Remove what is damaged, and say what to do next."""
+        try:
+            self.storage.delete([path])
+        except StorageError as error:
+            return f"It could not be removed ({error}): remove it, then run again to compute its rows again."
+        return "It was removed. Run again: its rows will be computed again."
 
     def write_part(self, function: FunctionId, stem: str, table: pa.Table, index: UnitIndex) -> PartEntry:
         """Encode and publish a part under a name nobody knows yet: the stem and the content's digest."""
@@ -174,16 +197,14 @@ class CacheStore:
 
 def _decode_part(name: str, data: bytes) -> tuple[pa.Table, UnitIndex]:
     decoded = decode_part(data)
-    if not name.endswith(_name_ending(data)):
-        raise CorruptObjectError("it is another part under this name")
+    _check_name(name, data)
     return decoded
 
 
-def _decode_index(name: str, tail: bytes) -> UnitIndex | None:
-    try:
-        return decode_index(tail) if name.endswith(_name_ending(tail)) else None
-    except StorageError:  # damaged, foreign, or of a version to come: as if it were not there
-        return None
+def _check_name(name: str, tail: bytes) -> None:
+    """See that the part with these last bytes is the one that has this name."""
+    if not name.endswith(_name_ending(tail)):
+        raise CorruptObjectError("it is another part under this name")
 
 
 def _name_ending(tail: bytes) -> str:
