@@ -297,6 +297,8 @@ def _decode_column(name: str, column: Any, mark: dict[str, str]) -> list[Any]:
 def _load_all(texts: list[str]) -> list[Any]:
     """Parse many JSON texts at once, which is several times faster than one by one."""
     values: list[Any] = orjson.loads(f"[{','.join(texts)}]")
+    if len(values) != len(texts):
+        raise ValueError(f"{len(texts)} texts hold {len(values)} values")
     return values
 
 

@@ -1,0 +1,69 @@
+"""No name leaves the root, and no two names meet."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_ray.cache.paths import FunctionId, is_safe_name, pipeline_record, run_folder, safe_name
+
+names = st.one_of(
+    st.text(),
+    st.text(st.characters()),
+    st.lists(st.sampled_from(["..", "/", ".", "~", "a", "\\", "\n", "\0", "\ud800", " "])).map("".join),
+)
+
+
+@given(names)
+def test_a_name_becomes_one_harmless_path_element(name: str) -> None:
+    element = safe_name(name)
+    assert 1 <= len(element) <= 100
+    assert element.isascii()
+    assert not set(element) & set("/\\\0\n ")
+    assert element.lstrip(".") == element
+
+
+@given(names, names)
+def test_different_names_stay_different(one: str, other: str) -> None:
+    assert (safe_name(one) == safe_name(other)) == (one == other)
+
+
+@given(names)
+def test_no_path_leaves_the_root(name: str) -> None:
+    function = FunctionId(name, name)
+    paths = [
+        function.manifest(name),
+        function.signature_file,
+        pipeline_record(name, name, name),
+        f"{run_folder(name)}/x",
+    ]
+    for path in paths:
+        parts = PurePosixPath(path).parts
+        assert parts[0] in {"steps", "pipelines", "runs"}
+        assert ".." not in parts
+        assert len(parts) == path.count("/") + 1
+
+
+@pytest.mark.parametrize("name", ["My_Step.v2-b", "a" * 80])
+def test_plain_names_are_kept_as_they_are(name: str) -> None:
+    assert safe_name(name) == name
+
+
+def test_a_name_that_looks_like_a_changed_one_is_changed_again() -> None:
+    changed = safe_name("my step")
+    assert safe_name(changed) != changed
+
+
+def test_a_function_is_found_by_its_signature() -> None:
+    function = FunctionId("TextGeneration", "ab" * 32)
+    assert function.folder == f"steps/TextGeneration-{'ab' * 32}"
+    assert function.part("x-1") == f"{function.folder}/parts/x-1.parquet"
+    assert function.manifest("cd" * 32) == f"{function.folder}/outputs/{'cd' * 32}.json"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a b", "a\n", "é", "a~b"])
+def test_other_names_are_not_safe(name: str) -> None:
+    assert not is_safe_name(name)

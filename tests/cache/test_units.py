@@ -1,0 +1,89 @@
+"""Units are found by what they were made from, and each stored one is handed out once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key, unreplaced
+
+A, B, C = (letter * 16 for letter in (b"a", b"b", b"c"))
+
+
+def part(
+    name: str, run: str, units: list[tuple[bytes, int]], replaces: tuple[str, ...] = ()
+) -> tuple[PartEntry, UnitIndex]:
+    rows = sum(count for _, count in units)
+    digests = b"".join(f"{name}:{row:04d}".encode().ljust(16)[:16] for row in range(rows))
+    keys = b"".join(key for key, _ in units)
+    counts = tuple(count for _, count in units)
+    return PartEntry(name, 1), UnitIndex(keys, counts, digests, run, replaces, 0.0, 0, 0)
+
+
+def taken(stored: StoredUnits, key: bytes) -> list[tuple[str, int, int]]:
+    found = []
+    while (unit := stored.take(key)) is not None:
+        assert len(unit.digests) == 16 * unit.rows
+        found.append((unit.part.name, unit.first_row, unit.rows))
+    return found
+
+
+@given(
+    st.lists(st.lists(st.binary(min_size=16, max_size=16))),
+    st.lists(st.lists(st.binary(min_size=16, max_size=16))),
+)
+def test_a_batch_key_is_that_of_its_rows_and_of_how_they_are_joined(
+    one: list[list[bytes]], other: list[list[bytes]]
+) -> None:
+    keys = [batch_key([b"".join(rows) for rows in each]) for each in (one, other)]
+    assert (keys[0] == keys[1]) == (one == other)
+
+
+def test_keys_of_offsets_and_ends_never_meet() -> None:
+    keys = [make(offset) for make in (offset_key, end_key) for offset in range(100)]
+    assert len({*keys, batch_key([])}) == 201
+    assert {len(key) for key in keys} == {16}
+
+
+def test_a_unit_is_found_with_its_rows_and_their_digests() -> None:
+    stored = StoredUnits([part("p", "run", [(A, 2), (B, 1)])])
+    unit = stored.take(B)
+    assert unit is not None
+    assert (unit.first_row, unit.rows, unit.digests) == (2, 1, b"p:0002".ljust(16))
+    assert stored.take(C) is None
+
+
+def test_a_unit_without_rows_is_found_too() -> None:
+    assert taken(StoredUnits([part("p", "run", [(A, 1), (B, 0), (C, 1)])]), B) == [("p", 1, 0)]
+
+
+def test_the_kth_equal_key_takes_the_kth_stored_output() -> None:
+    stored = StoredUnits([part("p", "run", [(A, 1), (B, 1), (A, 2)])])
+    assert taken(stored, A) == [("p", 0, 1), ("p", 2, 2)]
+
+
+def test_the_newest_runs_outputs_come_first() -> None:
+    parts = [part("1", "run-1", [(A, 1), (A, 1)]), part("2", "run-2", [(A, 1)])]
+    for order in (parts, parts[::-1]):
+        assert taken(StoredUnits(order), A) == [("2", 0, 1), ("1", 0, 1), ("1", 1, 1)]
+
+
+def test_a_merged_part_does_not_double_what_it_was_merged_from() -> None:
+    """A crash between writing the merged part and removing the others leaves all of them."""
+    parts = [
+        part("1", "run", [(A, 1)]),
+        part("2", "run", [(B, 1)]),
+        part("3", "run", [(A, 1), (B, 1)], replaces=("1", "2")),
+        part("4", "run", [(C, 1)]),
+    ]
+    stored = StoredUnits(parts)
+    assert taken(stored, A) == [("3", 0, 1)]
+    assert taken(stored, B) == [("3", 1, 1)]
+    assert (stored.rows, stored.units) == (3, 3)
+    assert [entry.name for entry, _ in unreplaced(parts)] == ["3", "4"]
+
+
+def test_parts_stand_for_themselves_where_the_merged_one_is_gone() -> None:
+    assert taken(StoredUnits([part("1", "run", [(A, 1)])]), A) == [("1", 0, 1)]
