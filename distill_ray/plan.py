@@ -6,9 +6,10 @@ the report and the tests all read the same one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
@@ -17,11 +18,16 @@ from distill_ray.graph import Graph
 from distill_ray.signature.encode import digest
 from distill_ray.steps.signing import StepFunction, step_function
 
+T = TypeVar("T")
+
+READERS = 16
+"""Steps that are asked about at once."""
+
 Decision: TypeAlias = Literal["hit", "resume", "compute", "forced", "not needed"]
 
 
 class Catalog(Protocol):
-    """What the plan asks of the cache."""
+    """What the plan asks of the cache, about several steps at once from threads of its own."""
 
     def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
         """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
@@ -41,6 +47,7 @@ class StepPlan:
         function: the step function.
         output_key: what names its output.
         rows_known: rows that are stored: of a hit all, else those of units that may be found again.
+        input_rows: rows that flow into it; None where they are not known before the run.
         manifest: of a hit.
         indexes: of a resumed step: what its parts hold.
         replace_manifest: a manifest that stands under this output key is not to be believed.
@@ -52,6 +59,7 @@ class StepPlan:
     function: FunctionId
     output_key: str
     rows_known: int = 0
+    input_rows: int | None = None
     manifest: Manifest | None = None
     indexes: tuple[tuple[PartEntry, UnitIndex], ...] = ()
     replace_manifest: bool = False
@@ -60,6 +68,11 @@ class StepPlan:
     def runs(self) -> bool:
         """Whether the step takes part in the run beyond being read."""
         return self.decision in ("resume", "compute", "forced")
+
+    @property
+    def rows_to_compute(self) -> int | None:
+        """Input rows that the step is given at most (a resumed one finds some of them); None: not known."""
+        return self.input_rows if self.runs else 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,10 @@ class Plan:
     graph: Graph
 
     def __getitem__(self, name: str) -> StepPlan:
-        return next(step for step in self.steps if step.name == name)
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(f"There is no step '{name}' in the plan: {', '.join(s.name for s in self.steps)}.")
 
     @property
     def complete(self) -> bool:
@@ -111,8 +127,7 @@ def make_plan(pipeline: str, graph: Graph, catalog: Catalog, *, use_cache: bool 
         use_cache: False computes every step anew.
     """
     functions = sign(graph)
-    deciding = _Deciding(graph, functions, catalog, use_cache)
-    decided = deciding.decide()
+    decided = _Deciding(graph, functions, catalog, use_cache).decide()
     return Plan(
         pipeline=pipeline,
         signature=graph.signature(),
@@ -124,7 +139,7 @@ def make_plan(pipeline: str, graph: Graph, catalog: Catalog, *, use_cache: bool 
 
 
 class _Deciding:
-    """One walk over the graph, from the leaves up."""
+    """Asks the catalog from the leaves up, then decides from the sources down."""
 
     def __init__(
         self, graph: Graph, functions: Mapping[str, StepFunction], catalog: Catalog, use_cache: bool
@@ -132,25 +147,9 @@ class _Deciding:
         self._graph = graph
         self._catalog = catalog
         self._ids = {name: FunctionId(f.class_name, f.signature) for name, f in functions.items()}
-        self._keys: dict[str, str] = {}
-        for name in graph.order():
-            inputs = [self._keys[source] for source in graph.predecessors(name)]
-            self._keys[name] = digest({"function": functions[name].signature, "inputs": inputs})
-        self._forced = self._forced_steps(use_cache)
+        self._keys = output_keys(graph, functions)
+        self._forced = _forced_steps(graph, use_cache)
         self._asked: dict[str, tuple[Manifest | None, str]] = {}
-
-    def _forced_steps(self, use_cache: bool) -> dict[str, str]:
-        """Steps that are computed anew, and why."""
-        forced: dict[str, str] = {}
-        for name in self._graph.order():
-            above = next((source for source in self._graph.predecessors(name) if source in forced), None)
-            if not use_cache:
-                forced[name] = "run(use_cache=False)"
-            elif not self._graph.steps[name].use_cache:
-                forced[name] = "use_cache=False on this step"
-            elif above:
-                forced[name] = f"'{above}' above it is computed anew"
-        return forced
 
     def decide(self) -> dict[str, StepPlan]:
         rejected: dict[str, str] = {}
@@ -158,38 +157,59 @@ class _Deciding:
             needed, hits = self._needed_and_hits(rejected)
             found = self._contradictions(needed, hits)
             if not found:
-                return {name: self._step_plan(name, needed, hits, rejected) for name in self._graph.order()}
+                break
             rejected.update(found)
+        missing = [name for name in needed if name not in hits and name not in self._forced]
+        indexes = dict(_at_once(lambda name: (name, self._catalog.indexes(self._ids[name])), missing))
+        decided: dict[str, StepPlan] = {}
+        for name in self._graph.order():
+            if name not in needed:
+                decided[name] = self._step(name, "not needed", "all that follows it is known")
+            elif name in hits:
+                manifest = hits[name]
+                reason = "its complete output is stored"
+                decided[name] = self._step(name, "hit", reason, rows_known=manifest.rows, manifest=manifest)
+            else:
+                rows = next((hits[p].rows for p in self._graph.predecessors(name) if p in hits), None)
+                step = self._running(name, rejected.get(name, ""), indexes.get(name, ()), decided)
+                decided[name] = replace(step, input_rows=rows)
+        return decided
 
-    def _manifest(self, name: str) -> tuple[Manifest | None, str]:
-        if name not in self._asked:
-            self._asked[name] = self._catalog.manifest(self._ids[name], self._keys[name])
-        return self._asked[name]
+    def _step(self, name: str, decision: Decision, reason: str, **known: Any) -> StepPlan:
+        return StepPlan(name, decision, reason, self._ids[name], self._keys[name], **known)
 
     def _needed_and_hits(self, rejected: Mapping[str, str]) -> tuple[set[str], dict[str, Manifest]]:
         """Ask leaf first: what lies above a hit is needed by it no more."""
-        needed, hits = set(self._graph.leaves()), {}
-        for name in reversed(self._graph.order()):
-            if name not in needed:
-                continue
-            usable = name not in self._forced and name not in rejected
-            manifest = self._manifest(name)[0] if usable else None
-            if manifest is not None:
-                hits[name] = manifest
-            else:
-                needed.update(self._graph.predecessors(name))
+        needed: set[str] = set()
+        hits: dict[str, Manifest] = {}
+        wanted = set(self._graph.leaves())
+        while wanted:
+            needed |= wanted
+            usable = [name for name in wanted if name not in self._forced and name not in rejected]
+            self._ask([name for name in usable if name not in self._asked])
+            for name in usable:
+                manifest = self._asked[name][0]
+                if manifest is not None:
+                    hits[name] = manifest
+            above = {source for name in wanted - set(hits) for source in self._graph.predecessors(name)}
+            wanted = above - needed
         return needed, hits
+
+    def _ask(self, names: Sequence[str]) -> None:
+        answers = _at_once(lambda name: self._catalog.manifest(self._ids[name], self._keys[name]), names)
+        self._asked.update(zip(names, answers, strict=True))
 
     def _contradictions(self, needed: set[str], hits: Mapping[str, Manifest]) -> dict[str, str]:
         """Hits that rest on other rows of a step above them than this run has: they are no hits."""
         found: dict[str, str] = {}
         agreed: dict[str, str] = {}
-        for name in self._graph.order():
+        order = self._graph.order()
+        for name in order:
             if name not in hits:
                 continue
             above = self._graph.ancestors(name)
-            computed = next((a for a in self._graph.order() if a in above & needed and a not in hits), None)
-            differs = next((k for k, v in hits[name].lineage.items() if agreed.get(k, v) != v), None)
+            computed = next((a for a in order if a in above and a in needed and a not in hits), None)
+            differs = any(agreed.get(key, content) != content for key, content in hits[name].lineage.items())
             if computed:
                 found[name] = f"'{computed}' above it has to run"
             elif differs:
@@ -198,24 +218,60 @@ class _Deciding:
                 agreed.update(hits[name].lineage)
         return found
 
-    def _step_plan(
-        self, name: str, needed: set[str], hits: Mapping[str, Manifest], rejected: Mapping[str, str]
+    def _running(
+        self,
+        name: str,
+        rejected: str,
+        indexes: Sequence[tuple[PartEntry, UnitIndex]],
+        above: Mapping[str, StepPlan],
     ) -> StepPlan:
-        function, key = self._ids[name], self._keys[name]
-        if name not in needed:
-            return StepPlan(name, "not needed", "all that follows it is known", function, key)
-        if name in hits:
-            rows = hits[name].rows
-            return StepPlan(name, "hit", "its complete output is stored", function, key, rows, hits[name])
+        """Decide about a step that has to run, after all above it."""
         if name in self._forced:
-            return StepPlan(name, "forced", self._forced[name], function, key, replace_manifest=True)
-        manifest, distrust = self._manifest(name)
-        distrust = rejected.get(name) or distrust
-        stale = bool(manifest or distrust)
-        indexes = tuple(self._catalog.indexes(function))
-        if indexes:
-            rows = sum(sum(index.counts) for _, index in indexes)
-            reason = distrust or "no complete output for this input, but parts of this function are stored"
-            return StepPlan(name, "resume", reason, function, key, rows, None, indexes, stale)
-        reason = distrust or "nothing is stored of this function"
-        return StepPlan(name, "compute", reason, function, key, replace_manifest=stale)
+            return self._step(name, "forced", self._forced[name], replace_manifest=True)
+        manifest, distrust = self._asked[name]
+        distrust = rejected or distrust
+        stale = manifest is not None or bool(distrust)
+        if not indexes:
+            reason = distrust or "nothing is stored of it: it is new, or its parameters or its code changed"
+            return self._step(name, "compute", reason, replace_manifest=stale)
+        changed = next((p for p in self._graph.predecessors(name) if above[p].decision == "compute"), None)
+        reason = distrust or (
+            f"its input is new: '{changed}' above it is computed; rows that come out as before are reused"
+            if changed
+            else "parts of its output are stored, but not all that this input needs"
+        )
+        rows = sum(sum(index.counts) for _, index in indexes)
+        return self._step(
+            name, "resume", reason, rows_known=rows, indexes=tuple(indexes), replace_manifest=stale
+        )
+
+
+def output_keys(graph: Graph, functions: Mapping[str, StepFunction]) -> dict[str, str]:
+    """What names each step's output: its function and its inputs' output keys."""
+    keys: dict[str, str] = {}
+    for name in graph.order():
+        inputs = [keys[source] for source in graph.predecessors(name)]
+        keys[name] = digest({"function": functions[name].signature, "inputs": inputs})
+    return keys
+
+
+def _forced_steps(graph: Graph, use_cache: bool) -> dict[str, str]:
+    """Steps that are computed anew, and why."""
+    forced: dict[str, str] = {}
+    for name in graph.order():
+        above = next((source for source in graph.predecessors(name) if source in forced), None)
+        if not use_cache:
+            forced[name] = "run(use_cache=False)"
+        elif not graph.steps[name].use_cache:
+            forced[name] = "use_cache=False on this step"
+        elif above:
+            forced[name] = f"'{above}' above it is computed anew"
+    return forced
+
+
+def _at_once(ask: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    """Ask about several steps at the same time: an object store answers in tens of milliseconds."""
+    if len(names) < 2:
+        return [ask(name) for name in names]
+    with ThreadPoolExecutor(min(READERS, len(names))) as pool:
+        return list(pool.map(ask, names))
