@@ -34,22 +34,27 @@ def load_pipeline(target: str, cache_dir: str | None = None) -> Pipeline:
     """
     path, wanted = _split(target)
     pipelines = {name: value for name, value in _run(path).items() if isinstance(value, Pipeline)}
-    found = list({id(p): p for name, p in pipelines.items() if wanted in ("", name, p._name)}.values())  # noqa: SLF001
-    if len(found) == 1:
-        if cache_dir:
-            found[0].cache_dir = cache_dir
-        return found[0]
-    names = ", ".join(f"'{name}'" for name in pipelines)
     if not pipelines:
         raise ParameterError(
             f"{path} has no pipeline: make one at its top level, outside of functions and of "
             '`if __name__ == "__main__"`.'
         )
-    if wanted:
-        raise ParameterError(f"{path} has no pipeline '{wanted}'. It has: {names}.")
-    raise ParameterError(
-        f"{path} has {len(found)} pipelines ({names}). Say which: {path}:{next(iter(pipelines))}."
-    )
+    first_names = {id(pipeline): name for name, pipeline in reversed(pipelines.items())}
+    listed = ", ".join(f"'{name}'" for name in pipelines if name in first_names.values())
+    found = {
+        id(pipeline): pipeline
+        for name, pipeline in pipelines.items()
+        if not wanted or wanted in (name, pipeline.name)
+    }
+    if not found:
+        raise ParameterError(f"{path} has no pipeline '{wanted}'. It has: {listed}.")
+    if len(found) > 1:
+        example = first_names[next(iter(found))]
+        raise ParameterError(f"{path} has {len(found)} pipelines ({listed}). Say which: {path}:{example}.")
+    pipeline = next(iter(found.values()))
+    if cache_dir:
+        pipeline.cache_dir = cache_dir
+    return pipeline
 
 
 def _split(target: str) -> tuple[Path, str]:
@@ -68,6 +73,8 @@ def _split(target: str) -> tuple[Path, str]:
 def _run(path: Path) -> dict[str, Any]:
     """Import the script as a module of its own name; the rest is as with ``python script.py``."""
     name = path.stem
+    if "." in name:
+        raise ParameterError(f"{path} cannot be imported where steps run: its name has a dot before '.py'.")
     if name in sys.stdlib_module_names or name in sys.modules:
         raise ParameterError(f"{path} has the name of another module, '{name}': give it a name of its own.")
     sys.path.insert(0, str(path.resolve().parent))

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 
 @contextmanager
 def only_json() -> Iterator[Callable[[str], None]]:
     """Give a function that writes to standard output; all else that is written there goes to standard error.
 
-    The file descriptor itself is turned, since libraries in C and child processes write to it too.
+    The file descriptor itself is turned too, since libraries in C and child processes write to it.
     """
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as document:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as document, redirect_stdout(sys.stderr):
             yield lambda text: print(text, file=document)
     finally:
         sys.stdout.flush()

@@ -36,6 +36,7 @@ class StepStanding:
         replicas: replicas that have come up.
         rows_total: rows it is going to take, once that is known.
         failure: what went wrong.
+        ended: when it was done or failed, by the clock.
     """
 
     decided: StepDecided
@@ -44,6 +45,7 @@ class StepStanding:
     replicas: int = 0
     rows_total: int | None = None
     failure: str = ""
+    ended: float | None = None
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     @property
@@ -71,10 +73,11 @@ class StepStanding:
 
     def rate(self, now: float) -> float | None:
         """Rows computed a second, lately; None where there is nothing to tell it from."""
-        if not self._samples or now - self._samples[0][0] < SAMPLE_SECONDS:
+        until = now if self.ended is None else self.ended
+        if not self._samples or until - self._samples[0][0] < SAMPLE_SECONDS:
             return None
         since, rows = self._samples[0]
-        return (self.advanced.rows_computed - rows) / (now - since)
+        return (self.advanced.rows_computed - rows) / (until - since)
 
 
 class RunStanding:
@@ -108,15 +111,19 @@ class RunStanding:
             step.state = "running"
             step.sample(self._clock())
         elif isinstance(event, StepFinished):
-            self.steps[event.step].state = "done"
+            self._end(event.step, "done")
             self._tell_totals()
         elif isinstance(event, StepFailed):
-            self.steps[event.step].state = "failed"
+            self._end(event.step, "failed")
             self.steps[event.step].failure = event.message
         elif isinstance(event, RunStopping):
             self.stopping = True
         elif isinstance(event, RunFinished):
             self.finished = event
+
+    def _end(self, name: str, state: str) -> None:
+        self.steps[name].state = state
+        self.steps[name].ended = self._clock()
 
     def _tell_totals(self) -> None:
         """A step that has ended has given all that those after it are going to take."""

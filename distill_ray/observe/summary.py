@@ -42,9 +42,8 @@ def summary_lines(run: RunStanding) -> list[str]:
         return [f"{pipeline}: complete hit, {reused:,} rows reused, nothing computed ({seconds})"]
     width = max(len(step.name) for step in steps)
     lines = [f"{step.name:<{width}}  {_outcome(step)}" for step in steps]
-    how = {"complete": "complete", "failed": "failed", "interrupted": "stopped; run it again to resume"}
-    total = f"{reused:,} rows reused, {computed:,} computed"
-    return [*lines, f"{pipeline}: {how[run.finished.status]}, {total} ({seconds})"]
+    status = "stopped" if run.finished.status == "interrupted" else run.finished.status
+    return [*lines, f"{pipeline}: {status}, {reused:,} rows reused, {computed:,} computed ({seconds})"]
 
 
 def _outcome(step: StepStanding) -> str:
