@@ -247,12 +247,23 @@ class _Deciding:
 
 
 def output_keys(graph: Graph, functions: Mapping[str, StepFunction]) -> dict[str, str]:
-    """What names each step's output: its function and its inputs' output keys."""
+    """What names each step's output: its function, its inputs' output keys, and which of several equal ones.
+
+    Two steps of one function on the same input stay two: a model that is asked twice answers twice.
+    """
     keys: dict[str, str] = {}
     for name in graph.order():
         inputs = [keys[source] for source in graph.predecessors(name)]
-        keys[name] = digest({"function": functions[name].signature, "inputs": inputs})
+        key, twin = _output_key(functions[name], inputs, 0), 0
+        while key in keys.values():
+            twin += 1
+            key = _output_key(functions[name], inputs, twin)
+        keys[name] = key
     return keys
+
+
+def _output_key(function: StepFunction, inputs: Sequence[str], twin: int) -> str:
+    return digest({"function": function.signature, "inputs": list(inputs), "twin": twin})
 
 
 def _forced_steps(graph: Graph, use_cache: bool) -> dict[str, str]:

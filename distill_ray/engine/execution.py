@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
+from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredUnits
 from distill_ray.cache.writer import WriterSettings, WrittenPart
@@ -124,13 +125,14 @@ class _Execution:
         self._settings = settings
         self._emit = emit
         self._running = {step.name: step for step in plan.steps if step.runs}
+        self._positions = {step.name: position for position, step in enumerate(plan.steps)}
         self.manifests = {step.name: step.manifest for step in plan.steps if step.manifest is not None}
         self._stopped_by = 0
         self._replaced: dict[str, list[str]] = {name: [] for name in self._running}
         self._commits = ThreadPoolExecutor(max_workers=4, thread_name_prefix="commit")
         self._scheduler = Scheduler(
             [self._spec(step) for step in self._running.values()],
-            {name: StoredUnits(step.indexes) for name, step in self._running.items()},
+            _stored_units(self._running),
             settings.live_bytes,
         )
 
@@ -225,6 +227,7 @@ class _Execution:
             sources=sources,
             storage=self._store.storage,
             run=self._settings.run,
+            position=self._positions[name],
             writer=self._settings.writer,
         )
 
@@ -299,6 +302,15 @@ class _Execution:
 
     def close(self) -> None:
         self._commits.shutdown(wait=True)
+
+
+def _stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
+    """What earlier runs left, by step. Steps of one function share it: no stored unit is handed out twice."""
+    pools: dict[FunctionId, StoredUnits] = {}
+    return {
+        name: pools.setdefault(step.function, StoredUnits(step.indexes)) if step.indexes else StoredUnits()
+        for name, step in steps.items()
+    }
 
 
 def _input_batch_size(step: BaseStep) -> int:

@@ -45,6 +45,7 @@ class WorkerSetup:
         sources: the step functions of the steps it takes rows from, by step name.
         storage: the cache root.
         run: the run's id.
+        position: the step's number in the run: steps of one function write under names of their own.
         writer: when parts are cut.
     """
 
@@ -53,6 +54,7 @@ class WorkerSetup:
     sources: Mapping[str, FunctionId]
     storage: Storage
     run: str
+    position: int = 0
     writer: WriterSettings = field(default_factory=WriterSettings)
 
 
@@ -80,7 +82,8 @@ class Worker:
         self._step = setup.step
         self._name = setup.step.label
         self._store = CacheStore(setup.storage)
-        self._writer = PartWriter(self._store, setup.function, setup.run, f"{replica:03d}", setup.writer)
+        tag = f"{setup.position:03d}-{replica:03d}"
+        self._writer = PartWriter(self._store, setup.function, setup.run, tag, setup.writer)
         self._read = lru_cache(maxsize=4)(self._read_part)
         self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
         self._offset = 0

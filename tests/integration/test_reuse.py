@@ -279,3 +279,24 @@ def test_a_part_with_a_flipped_bit_is_never_served(lab: Lab, cache_root: Path) -
     part.write_bytes(bytes(data))
     with pytest.raises(StepError, match=r"(?s)'two'.*not what was written"):
         lab.run(lab.pipeline(lab.add("one"), lab.add("two", column="b")))
+
+
+def test_two_equal_steps_of_one_pipeline_stay_two(lab: Lab) -> None:
+    """Asking a model twice gives two answers; neither run nor cache makes one of them."""
+
+    def twice() -> Pipeline:
+        with Pipeline(name="twice") as pipeline:
+            load = LoadDataFromDicts(name="load", data=[{"n": n} for n in range(10)], batch_size=5)
+            load >> [lab.step(Sample, "first"), lab.step(Sample, "second")]
+        return pipeline
+
+    def samples(distiset: Distiset, leaf: str) -> list[float]:
+        return [row["sample"] for row in distiset[leaf]["train"]]
+
+    made, computed = lab.run(twice())
+    assert computed == {"first": 10, "second": 10}
+    assert samples(made, "first") != samples(made, "second")
+    found, computed = lab.run(twice())
+    assert computed == {}
+    for leaf in ("first", "second"):
+        assert samples(found, leaf) == samples(made, leaf)

@@ -1,0 +1,179 @@
+"""A replica by itself, with a real store: it reads, computes, writes, and never raises for a user's error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
+from distill_ray.cache.store import CacheStore
+from distill_ray.cache.units import end_key, offset_key
+from distill_ray.engine.messages import BatchWork, Range, StoredPart, Work
+from distill_ray.engine.worker import Worker, WorkerSetup
+from distill_ray.steps import GeneratorStep, GeneratorStepOutput, Step, StepInput, StepOutput
+from distill_ray.steps.base import BaseStep
+from distill_ray.storage import open_storage
+
+FUNCTION = FunctionId("Some", "0" * 64)
+SOURCE = FunctionId("Source", "1" * 64)
+
+
+class AddOne(Step):
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{"n": row["n"] + 1} for row in inputs]
+
+
+class Count(GeneratorStep):
+    def process(self, offset: int = 0) -> GeneratorStepOutput:
+        for start in range(offset, 10, 4):
+            yield [{"n": n} for n in range(start, min(10, start + 4))], start + 4 >= 10
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CacheStore:
+    return CacheStore(open_storage(str(tmp_path)))
+
+
+@pytest.fixture
+def make(store: CacheStore) -> Iterator[Any]:
+    made: list[Worker] = []
+
+    def make_worker(step: BaseStep) -> Worker:
+        worker = Worker(WorkerSetup(step, FUNCTION, {"source": SOURCE}, store.storage, "run"), 0)
+        made.append(worker)
+        assert worker.load() is None
+        return worker
+
+    yield make_worker
+    for worker in made:
+        worker.close()
+
+
+def rows(first: int, end: int) -> list[dict[str, Any]]:
+    return [{"n": n} for n in range(first, end)]
+
+
+def work(*sizes: int, **fields: Any) -> Work:
+    batches, first = [], 0
+    for number, size in enumerate(sizes):
+        batches.append(BatchWork(bytes([number]) * 16, first, size))
+        first += size
+    given = {"inputs": ((Range(0, 0, first),),), "sources": (None,), **fields}
+    return Work(block=1, batches=tuple(batches), **given)
+
+
+def test_each_batch_of_a_call_is_a_unit(make: Any, store: CacheStore) -> None:
+    worker = make(AddOne(name="add"))
+    table, record = worker.run(work(3, 2), [encode_rows(rows(0, 5))])
+    assert decode_rows(table) == rows(1, 6)
+    assert record.counts == (3, 2)
+    assert record.digests == row_digests(rows(1, 6))
+    (part,), failure = worker.flush()
+    assert failure is None
+    stored, index = store.read_part(FUNCTION, part.entry.name)
+    assert decode_rows(stored) == rows(1, 6)
+    assert [(key, count) for key, _, count in index.units] == [(bytes(16), 3), (bytes([1]) * 16, 2)]
+
+
+def test_rows_are_read_from_a_part_where_the_call_says_so(make: Any, store: CacheStore) -> None:
+    source = Worker(WorkerSetup(AddOne(name="source"), SOURCE, {}, store.storage, "run"), 0)
+    source.run(work(5), [encode_rows(rows(0, 5))])
+    (part,), _ = source.flush()
+    source.close()
+    call = work(2, inputs=((Range(0, 3, 2),),), sources=(StoredPart("source", part.entry.name),))
+    table, record = make(AddOne(name="add")).run(call, [])
+    assert record.failure is None
+    assert decode_rows(table) == rows(5, 7)
+
+
+def test_batches_before_one_that_raises_are_kept(make: Any) -> None:
+    class Picky(AddOne):
+        def process(self, inputs: StepInput) -> StepOutput:
+            if any(row["n"] == 4 for row in inputs):
+                raise ValueError("four!")
+            yield inputs
+
+    table, record = make(Picky(name="picky")).run(work(2, 2, 2), [encode_rows(rows(0, 6))])
+    assert record.counts == (2, 2)
+    assert table.num_rows == 4
+    assert record.failure is not None
+    assert record.failure.rows == (4, 6)
+    assert "ValueError: four!" in record.failure.message
+    assert 'raise ValueError("four!")' in record.failure.trace
+
+
+def test_a_row_that_cannot_be_stored_exactly_is_a_failure_that_names_it(make: Any) -> None:
+    class Bytes(AddOne):
+        def process(self, inputs: StepInput) -> StepOutput:
+            yield [{"raw": b"\x00"} for _ in inputs]
+
+    _, record = make(Bytes(name="raw")).run(work(2), [encode_rows(rows(0, 2))])
+    assert record.counts == ()
+    assert "`raw`" in record.failure.message
+    assert "decode it to text" in record.failure.message
+
+
+def test_a_damaged_input_is_a_failure_and_not_a_row(make: Any, tmp_path: Path) -> None:
+    call = work(2, sources=(StoredPart("source", "no-such-part"),))
+    _, record = make(AddOne(name="add")).run(call, [])
+    assert record.counts == ()
+    assert "its input could not be read" in record.failure.message
+    assert record.failure.rows == (0, 2)
+
+
+def test_a_generator_leaves_a_unit_for_each_batch_and_one_for_its_end(make: Any, store: CacheStore) -> None:
+    worker = make(Count(name="count"))
+    table, record = worker.run(Work(block=1, offset=2), [])
+    assert decode_rows(table) == rows(2, 10)
+    assert record.counts == (4, 4)
+    assert record.last
+    (part,), _ = worker.flush()
+    _, index = store.read_part(FUNCTION, part.entry.name)
+    assert [key for key, _, _ in index.units] == [offset_key(2), offset_key(6), end_key(10)]
+
+
+def test_a_generator_goes_on_from_call_to_call(make: Any) -> None:
+    worker = make(Count(name="count"))
+    first, record = worker.run(Work(block=1, max_batches=1), [])
+    second, rest = worker.run(Work(block=2), [])
+    assert decode_rows(first) + decode_rows(second) == rows(0, 10)
+    assert not record.last
+    assert rest.last
+
+
+def test_what_load_raises_comes_back_as_text(store: CacheStore) -> None:
+    class Heavy(AddOne):
+        def load(self) -> None:
+            raise MemoryError("too large")
+
+    worker = Worker(WorkerSetup(Heavy(name="heavy"), FUNCTION, {}, store.storage, "run"), 0)
+    failure = worker.load()
+    assert failure is not None
+    assert failure.message == "load() raised MemoryError: too large"
+    worker.close()
+
+
+def test_an_error_in_unload_is_logged_and_does_no_harm(
+    store: CacheStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clingy(AddOne):
+        def unload(self) -> None:
+            raise OSError("still busy")
+
+    Worker(WorkerSetup(Clingy(name="clingy"), FUNCTION, {}, store.storage, "run"), 0).close()
+    assert "'clingy'" in caplog.text
+    assert "still busy" in caplog.text
+
+
+def test_tokens_are_counted_from_what_tasks_record(make: Any) -> None:
+    class Asks(AddOne):
+        def process(self, inputs: StepInput) -> StepOutput:
+            counts = {"input_tokens": 5, "output_tokens": 7}
+            yield [{"n": 1, "distilabel_metadata": {"statistics_asks": counts}} for _ in inputs]
+
+    _, record = make(Asks(name="asks")).run(work(2), [encode_rows(rows(0, 2))])
+    assert (record.input_tokens, record.output_tokens) == (10, 14)
