@@ -40,14 +40,15 @@ class LoadDataFromFileSystem(GeneratorStep):
             in the order of their names.
         filetype: ``"jsonl"``, ``"json"``, ``"csv"`` or ``"parquet"``; taken from each file's name where not
             given. ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` at the end of a name are decompressed.
-        storage_options: what the file system needs, such as credentials. Never part of the signature.
+        storage_options: what the file system needs, such as credentials. Never part of the signature, nor
+            of a saved pipeline.
         num_examples: rows to load; all where not given.
         streaming: accepted for distilabel's sake; files are always streamed.
     """
 
     data_files: Unsigned[RuntimeParameter[str | Path | list[str | Path] | None]] = None
     filetype: RuntimeParameter[FileType | None] = None
-    storage_options: Unsigned[dict[str, Any] | None] = Field(default=None, repr=False)
+    storage_options: Unsigned[dict[str, Any] | None] = Field(default=None, repr=False, exclude=True)
     num_examples: RuntimeParameter[int | None] = Field(default=None, ge=1)
     streaming: Unsigned[RuntimeParameter[bool]] = True
 

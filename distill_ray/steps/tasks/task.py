@@ -28,10 +28,10 @@ class Task(Step):
     """A step that asks an LLM about each row.
 
     A subclass gives ``inputs``, ``outputs``, ``format_input`` and ``format_output``. Each output row holds
-    the input row, what ``format_output`` gave, ``model_name``, and in ``distilabel_metadata`` the keys
-    ``raw_output_<task>``, ``raw_input_<task>`` and ``statistics_<task>`` (``{"input_tokens": int,
-    "output_tokens": int}``). What else a model returns for each generation, such as ``logprobs``, becomes
-    the column ``llm_<task>_logprobs``.
+    the input row, what ``format_output`` gave, ``model_name``, and in ``distilabel_metadata``, beside what
+    the tasks before it put there, the keys ``raw_output_<task>``, ``raw_input_<task>`` and
+    ``statistics_<task>`` (``{"input_tokens": int, "output_tokens": int}``). What else a model returns for
+    each generation, such as ``logprobs``, becomes the column ``llm_<task>_logprobs``.
 
     Where ``format_output`` raises, the row's outputs are None, the raw output is kept in the metadata and a
     warning is logged.
@@ -122,7 +122,8 @@ class Task(Step):
         except Exception as error:
             _log.warning("Task '%s' cannot read an answer and keeps it raw: %r", name, error)
             columns = dict.fromkeys(self.outputs)
-        metadata = dict(columns.get(METADATA) or {})
+        above = row.get(METADATA)
+        metadata = {**(above if isinstance(above, dict) else {}), **(columns.get(METADATA) or {})}
         if self.add_raw_output:
             metadata[f"raw_output_{name}"] = output
         if self.add_raw_input:

@@ -35,7 +35,7 @@ class TextGeneration(Task):
     system_prompt: RuntimeParameter[str | None] = None
     use_system_prompt: bool = True
     template: RuntimeParameter[str] = "{{ instruction }}"
-    columns: str | list[str] = Field(default="instruction", min_length=1)
+    columns: RuntimeParameter[str | list[str]] = Field(default="instruction", min_length=1)
 
     @field_validator("columns")
     @classmethod
