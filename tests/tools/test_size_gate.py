@@ -53,6 +53,12 @@ def test_keyword_only_parameters_do_not_count(tmp_path: Path) -> None:
     assert check(tmp_path, "def f(a, *, b, c, d, e, f, g): ...\n") == 0
 
 
+def test_the_docstring_of_a_function_does_not_count(tmp_path: Path) -> None:
+    docstring = f'    """Says\n{lines(30)}    """\n'
+    assert check(tmp_path, f"def f():\n{docstring}{lines(49, '    ')}") == 0
+    assert check(tmp_path, f"def f():\n{docstring}{lines(50, '    ')}") == 1
+
+
 def test_every_offender_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(tmp_path, f"def f(a, b, c, d, e, f, g):\n{lines(50, '    ')}{lines(400)}") == 1
     assert len(capsys.readouterr().out.splitlines()) == 3
