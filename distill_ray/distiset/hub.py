@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,16 @@ def push_to_hub(
 ) -> None:
     """Upload each leaf as a configuration, then the card."""
     _datasets("push_to_hub")
+    if kwargs.get("create_pr"):
+        raise ParameterError(
+            "`push_to_hub` makes a commit for each leaf and one for the card, which `create_pr` would tear "
+            "apart: upload to a branch with `revision=`, and open one pull request from it."
+        )
     filled = _pushed(distiset)
     for leaf, splits in to_datasets(filled).items():
-        splits.push_to_hub(repo_id, config_name=leaf, private=private, token=token, **kwargs)
+        commit = splits.push_to_hub(repo_id, config_name=leaf, private=private, token=token, **kwargs)
     if generate_card:
-        _push_card(filled, repo_id, token, revision=kwargs.get("revision"))
+        _push_card(filled, commit.repo_url.repo_id, token, revision=kwargs.get("revision"))
 
 
 def _pushed(distiset: Distiset) -> Distiset:
@@ -74,12 +80,13 @@ def _pushed(distiset: Distiset) -> Distiset:
 
 def _push_card(distiset: Distiset, repo_id: str, token: str | None, revision: str | None) -> None:
     """Write the card, with the header that `datasets` wrote into the one that is there."""
-    from huggingface_hub import DatasetCard
+    from huggingface_hub import DatasetCard, hf_hub_download
 
-    card = DatasetCard.load(repo_id, token=token)
+    written = hf_hub_download(repo_id, "README.md", repo_type="dataset", token=token, revision=revision)
+    card = DatasetCard(Path(written).read_text(encoding="utf-8"))
     for name, value in metadata(distiset).items():
-        known = getattr(card.data, name, None)
-        setattr(card.data, name, list(dict.fromkeys([*(known or []), *value])) if name == "tags" else value)
+        known = getattr(card.data, name, None) or []
+        setattr(card.data, name, list(dict.fromkeys([*known, *value])) if name == "tags" else value)
     card.text = hub_card(distiset, repo_id)
     card.push_to_hub(repo_id, repo_type="dataset", token=token, revision=revision)
 
