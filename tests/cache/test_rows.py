@@ -104,7 +104,7 @@ def test_the_order_of_a_rows_own_keys_does_not_count() -> None:
 
 def test_digests_are_what_they_were_in_earlier_versions() -> None:
     """They are in every part and behind every unit key: another value would empty all caches."""
-    rows = [{"text": "é", "n": 1, "x": 0.5}, {"x": [float("nan"), 1e22, 2**70]}, {}]
+    rows: list[dict[str, Any]] = [{"text": "é", "n": 1, "x": 0.5}, {"x": [float("nan"), 1e22, 2**70]}, {}]
     assert [digest.hex() for digest in digest_list(rows)] == [
         "c64d1f98dfcc2730b84b8744e5c3d69f",
         "5b1f614a6a8ed5f1394ca326a538631e",
@@ -113,7 +113,7 @@ def test_digests_are_what_they_were_in_earlier_versions() -> None:
 
 
 def test_columns_are_native_where_a_type_holds_every_value() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": "a", "n": 1, "x": 0.5, "yes": True, "words": ["a", "b"], "none": None},
         {"text": None, "n": 2, "x": -0.0, "yes": False, "words": [], "none": None},
     ]
@@ -164,7 +164,7 @@ def test_what_is_normalised_is_stored_and_digested_as_its_plain_form(given_: Any
 
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, 1j, object(), {1: "a"}, 10**4001, {"\ud800": 1}])
 def test_what_cannot_be_stored_exactly_is_refused_with_its_place(value: Any) -> None:
-    rows = [{"x": "fine"}, {"x": [value]}]
+    rows: list[dict[str, Any]] = [{"x": "fine"}, {"x": [value]}]
     for refuse in (encode_rows, row_digests):
         with pytest.raises(RowError, match=r"Row 1, `x"):
             refuse(rows)

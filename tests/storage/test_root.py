@@ -1,0 +1,40 @@
+"""What the URL of a cache root stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill_ray.errors import StorageError
+from distill_ray.storage import LocalStorage, ObjectStorage, open_storage
+
+
+def test_a_path_is_a_folder_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    roots = {
+        "cache": f"{tmp_path}/cache",
+        f"{tmp_path}/a b#c": f"{tmp_path}/a b#c",
+        "~/cache": "/home/someone/cache",
+        "file:///srv/cache": "/srv/cache",
+        "local:///srv/cache/": "/srv/cache",
+    }
+    assert {given: open_storage(given) for given in roots} == {
+        given: LocalStorage(path) for given, path in roots.items()
+    }
+
+
+def test_a_url_is_a_prefix_of_a_bucket() -> None:
+    assert open_storage("gs://bucket/prefix/") == ObjectStorage("gs://bucket/prefix")
+
+
+def test_a_password_in_the_url_is_refused_without_showing_it() -> None:
+    with pytest.raises(StorageError, match=r"sftp://\.\.\.@host has a password") as refused:
+        open_storage("sftp://user:hunter2@host/cache")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_file_system_that_nobody_knows_is_an_error_that_names_it() -> None:
+    with pytest.raises(StorageError, match="Cannot open 'nosuch://bucket'"):
+        open_storage("nosuch://bucket").read("object")
