@@ -27,6 +27,7 @@ HEAVY = {"ray", "pyarrow", "fsspec", "rich", *CLIENTS}
 DOORS = {
     "distill_ray": ["__version__"],
     "distill_ray.pipeline": ["Pipeline"],
+    "distill_ray.distiset": ["Dataset", "Distiset", "PipelineOrigin"],
     "distill_ray.models": [
         "AsyncLLM",
         "ChatItem",
