@@ -118,7 +118,7 @@ class Distiset(dict[str, dict[str, Dataset]]):
         path: str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
         *,
-        max_shard_size: int = 128 << 20,
+        max_shard_size: int = 64 << 20,
         save_card: bool = True,
     ) -> None:
         """Write rows, card and record into a folder; `distill_ray.distiset.saving` has its layout.
