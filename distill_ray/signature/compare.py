@@ -5,8 +5,11 @@ Works on what `distill_ray.signature.encode.describe` gives, also after a way th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from distill_ray.signature.encode import step_into
 
 MISSING = "<missing>"
 """Stands for a field that one of the trees does not have."""
@@ -30,23 +33,35 @@ class Change:
 def changes(old: Any, new: Any, path: str = "") -> tuple[Change, ...]:
     """The smallest parts that differ, in the order of their paths. 1, 1.0 and True are different.
 
+    Kinds that `describe` writes as ``{"$kind": content}`` are no part of a path.
+
     Example:
         >>> changes({"a": 1, "b": 2}, {"a": 1, "b": 3})
         (Change(path='b', old=2, new=3),)
     """
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new})
-        parts = [_at(old, new, key, f"{path}.{key}".lstrip(".")) for key in keys]
+    return tuple(_changes(old, new, path))
+
+
+def _changes(old: Any, new: Any, path: str) -> Iterator[Change]:
+    if isinstance(old, dict) and isinstance(new, dict) and _kind(old) == _kind(new):
+        for key in sorted({*old, *new}):
+            inner = path if key == _kind(old) else _joined(path, key)
+            if key in old and key in new:
+                yield from _changes(old[key], new[key], inner)
+            else:
+                yield Change(inner, old.get(key, MISSING), new.get(key, MISSING))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        parts = [changes(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(zip(old, new, strict=True))]
-    elif type(old) is type(new) and repr(old) == repr(new):
-        parts = []
-    else:
-        parts = [(Change(path, old, new),)]
-    return tuple(change for part in parts for change in part)
+        for index, (before, now) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(before, now, f"{path}[{index}]")
+    elif type(old) is not type(new) or repr(old) != repr(new):  # 0.0 == -0.0
+        yield Change(path, old, new)
 
 
-def _at(old: dict[str, Any], new: dict[str, Any], key: str, path: str) -> tuple[Change, ...]:
-    if key in old and key in new:
-        return changes(old[key], new[key], path)
-    return (Change(path, old.get(key, MISSING), new.get(key, MISSING)),)
+def _kind(described: dict[str, Any]) -> str | None:
+    """``"$set"`` of ``{"$set": [...]}``; a user's own dict never has such a key."""
+    only = next(iter(described)) if len(described) == 1 else None
+    return only if only is not None and only.startswith("$") else None
+
+
+def _joined(path: str, key: str) -> str:
+    return f"{path}{step_into(key)}" if path else step_into(key).lstrip(".")

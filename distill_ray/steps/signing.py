@@ -1,20 +1,25 @@
 """What of a step goes into its signature: class, code, signed parameters, mappings and kind.
 
-The tree made here is both hashed (`function_signature`) and stored beside what the function computed.
+The tree made here is both hashed (`step_function`) and stored beside what the function computed.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel
 
 from distill_ray.errors import SignatureError
-from distill_ray.signature.encode import describe, digest
-from distill_ray.signature.fingerprint import fingerprint, is_user_code
+from distill_ray.signature.encode import Encoding
+from distill_ray.signature.fingerprint import fingerprint, put_piece
+from distill_ray.signature.parts import is_secret, parts, state
+from distill_ray.signature.qualified_name import qualified_name
+from distill_ray.signature.references import class_version
+from distill_ray.signature.stand_in import Tagged, UnencodableError, stand_in
+from distill_ray.signature.user_code import is_user_class, is_user_function
 from distill_ray.steps.base import BaseStep
 from distill_ray.steps.marks import is_unsigned
 
@@ -26,8 +31,9 @@ class StepFunction:
     Attributes:
         class_name: the class's bare name.
         signature: SHA-256 of the preimage, in hex.
-        preimage: the encoded tree, JSON-able, secrets left out.
-        code: the normalised source of each piece of user code that counts.
+        preimage: the encoded tree, JSON-able, secrets left out, long data by its digest.
+        code: the normal form of the source of each piece of user code that counts, and digests of the values
+            that it uses.
         blind_spots: what the fingerprint of the code cannot see, in sentences.
     """
 
@@ -44,81 +50,99 @@ def step_function(step: BaseStep) -> StepFunction:
     Raises:
         SignatureError: a value or the code cannot be signed; names step and field.
     """
+    signing = _Signing()
+    encoding = Encoding(signing.stand_in)
+    kind = "generator" if step.is_generator else "global" if step.is_global else "step"
     try:
-        walk = _Walk()
-        tree = {
-            "kind": "generator" if step.is_generator else "global" if step.is_global else "step",
-            "step": walk.model(step),
-        }
+        tree = Tagged(kind, signing.model(step).value)
         return StepFunction(
             class_name=type(step).__name__,
-            signature=digest(tree),
-            preimage=describe(tree),
-            code=walk.code,
-            blind_spots=tuple(walk.blind_spots),
+            signature=encoding.digest(tree),
+            preimage=encoding.describe(tree),
+            code=signing.code,
+            blind_spots=tuple(sorted(signing.blind_spots)),
         )
     except SignatureError as error:
         raise SignatureError(f"Step '{step.label}': {error}") from error
 
 
-class _Walk:
-    """One pass over a step and the models nested in it, gathering code and blind spots on the way."""
+class _Signing:
+    """Gives what stands for the values in a step, gathering code and blind spots on the way."""
 
     def __init__(self) -> None:
         self.code: dict[str, str] = {}
-        self.blind_spots: list[str] = []
+        self.blind_spots: set[str] = set()
+        self._known: dict[int, tuple[object, Tagged]] = {}
+        self._digests: dict[type | FunctionType, str] = {}
 
-    def model(self, value: BaseModel) -> dict[str, Any]:
-        excluded: frozenset[str] = getattr(value, "exclude_from_signature", frozenset())
-        unknown = set(excluded) - set(type(value).model_fields)
-        if unknown:
-            raise SignatureError(f"exclude_from_signature names {sorted(unknown)}, which are no parameters.")
-        fields = {
-            name: self.value(getattr(value, name))
-            for name, field in type(value).model_fields.items()
-            if not is_unsigned(field) and name not in excluded and not _is_secret(getattr(value, name))
-        }
-        tree = {"class": self.class_code(type(value)), "fields": fields}
-        if value.model_extra:
-            tree["extra"] = self.value(value.model_extra)
-        signed_state = getattr(value, "signed_state", None)
-        if callable(signed_state) and (state := signed_state()):
-            tree["state"] = self.value(state)
-        return tree
+    def stand_in(self, value: object) -> Tagged:
+        """Return what stands for a value that the encoding does not know; each is worked out once."""
+        if id(value) not in self._known:
+            self._known[id(value)] = (value, self._stand_in(value))
+        return self._known[id(value)][1]
 
-    def class_code(self, cls: type) -> dict[str, str]:
-        """The class by its version, its source, or its name where an installed library holds it."""
-        version = cls.__dict__.get("version")
-        if isinstance(version, str):
-            return {"name": cls.__qualname__, "version": version}
-        function = cls.__dict__.get("function")
-        if isinstance(function, staticmethod):  # made by @step: the user's code is the function
-            return {"name": cls.__qualname__, "code": self.callable_code(function.__func__)}
-        if is_user_code(cls.__module__):
-            return {"name": cls.__qualname__, "code": self.callable_code(cls)}
-        inherited = getattr(cls, "version", None)
-        name = f"{cls.__module__}.{cls.__qualname__}"
-        return {"name": name, "version": inherited if isinstance(inherited, str) else ""}
-
-    def callable_code(self, value: Any) -> str:
-        result = fingerprint(value)
-        self.code.update(dict(result.pieces))
-        self.blind_spots.extend(result.blind_spots)
-        return result.digest
-
-    def value(self, value: Any) -> Any:
+    def _stand_in(self, value: object) -> Tagged:
         if isinstance(value, BaseModel):
             return self.model(value)
-        if isinstance(value, Mapping):
-            return {key: self.value(item) for key, item in value.items() if not _is_secret(item)}
-        if isinstance(value, list | tuple):
-            return [self.value(item) for item in value if not _is_secret(item)]
-        if inspect.isfunction(value):
-            return {"function": value.__qualname__, "code": self.callable_code(value)}
-        if inspect.isclass(value):
-            return self.class_code(value)
-        return value
+        if isinstance(value, type):
+            return Tagged("class", self._class(value))
+        if isinstance(value, FunctionType):
+            return Tagged("function", self._function(value))
+        return parts(value) or self._other(value)
 
+    def model(self, value: BaseModel) -> Tagged:
+        """Return the class and the signed fields of a step, an LLM or any other model."""
+        cls = type(value)
+        fields = cls.model_fields
+        excluded: frozenset[str] = getattr(value, "exclude_from_signature", frozenset())
+        if unknown := sorted(set(excluded) - set(fields)):
+            raise SignatureError(
+                f"exclude_from_signature names {', '.join(unknown)}, which {cls.__name__} does not have "
+                f"(it has {', '.join(sorted(fields))})."
+            )
+        tree: dict[str, Any] = {"_class": self._class(cls)}
+        for name, field in fields.items():
+            item = getattr(value, name)
+            if not is_unsigned(field) and name not in excluded and not is_secret(item):
+                tree[name] = item
+        if value.model_extra:
+            tree["_extra"] = value.model_extra
+        signed_state = getattr(value, "signed_state", None)
+        if callable(signed_state) and (found := signed_state()):
+            tree["_state"] = found
+        return Tagged("model", tree)
 
-def _is_secret(value: Any) -> bool:
-    return isinstance(value, SecretStr | SecretBytes)
+    def _class(self, cls: type) -> dict[str, str]:
+        """The class by its version, its code, or its name where an installed library holds it."""
+        version = class_version(cls)
+        if version is not None or not is_user_class(cls):
+            return {"name": qualified_name(cls), "version": version or ""}
+        return {"name": cls.__qualname__, "code": self._digest(cls)}
+
+    def _function(self, function: FunctionType) -> dict[str, str]:
+        name = function.__qualname__ if is_user_function(function) else qualified_name(function)
+        return {"name": name, "code": self._digest(function)}
+
+    def _digest(self, code: type | FunctionType) -> str:
+        if code not in self._digests:
+            self._digests[code] = ""  # its own code may lead to a model that is being signed
+            found = fingerprint(code, self._declared)
+            for name, text in found.pieces:
+                put_piece(self.code, name, text)
+            self.blind_spots.update(found.blind_spots)
+            self._digests[code] = found.digest
+        return self._digests[code]
+
+    def _declared(self, value: object) -> Tagged | None:
+        return self.stand_in(value) if isinstance(value, BaseModel) else None
+
+    def _other(self, value: object) -> Tagged:
+        """Return what stands for a value of a registered type, or the state of a user's object."""
+        cls = type(value)
+        try:
+            known = stand_in(value)
+        except UnencodableError:
+            if not is_user_class(cls):
+                raise
+            return Tagged("object", {"class": cls, **state(value)})
+        return Tagged(known.tag, [cls, known.value]) if is_user_class(cls) else known

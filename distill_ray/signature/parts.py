@@ -1,0 +1,142 @@
+"""What values that hold other values are made of: partials, methods, wrappers, typing's aliases, dataclasses.
+
+Their parts go on to the walk that asked, which knows what code and models amount to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import sys
+import threading
+import types
+import typing
+from enum import Enum
+from typing import Any
+
+from distill_ray.signature.qualified_name import own_name, qualified_name
+from distill_ray.signature.stand_in import Tagged
+
+SECRET = Tagged("secret", None)
+"""What stands for every secret."""
+
+_WITHOUT_CONTENT = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.local)
+
+
+def parts(value: Any) -> Tagged | None:
+    """Return the value's kind and parts, not yet encodable themselves; None for a value of another kind."""
+    if is_secret(value):
+        return SECRET
+    if isinstance(value, _WITHOUT_CONTENT):
+        return Tagged("installed", qualified_name(type(value)))
+    if isinstance(value, Enum):
+        return Tagged("enum", [type(value), value.value])
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return Tagged("object", {"class": type(value), **_fields(value)})
+    return _callable_parts(value) or _typing_parts(value) or _wrapper(value)
+
+
+def is_secret(value: object) -> bool:
+    """Whether a value is pydantic's SecretStr, SecretBytes or Secret."""
+    pydantic = sys.modules.get("pydantic")
+    names = ("SecretStr", "SecretBytes", "Secret")
+    kinds = tuple(getattr(pydantic, name) for name in names if hasattr(pydantic, name))
+    return isinstance(value, kinds)
+
+
+def state(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object that is none of the kinds above."""
+    slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return {**found, **getattr(value, "__dict__", {})}
+
+
+def _slots(cls: type) -> list[str]:
+    slots = cls.__dict__.get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(value)]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def _wrapper(value: Any) -> Tagged | None:
+    """A callable that says what it wraps, as ``functools.lru_cache`` makes."""
+    wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
+    if wrapped is None or isinstance(value, type | types.FunctionType):
+        return None
+    return Tagged("wrapper", [qualified_name(type(value)), wrapped])
+
+
+@functools.singledispatch
+def _callable_parts(_value: Any) -> Tagged | None:
+    return None
+
+
+@_callable_parts.register(functools.partial)
+@_callable_parts.register(functools.partialmethod)
+def _(value: Any) -> Tagged | None:
+    return Tagged("partial", [value.func, list(value.args), dict(value.keywords)])
+
+
+@_callable_parts.register
+def _(value: types.MethodType) -> Tagged | None:
+    return Tagged("method", [value.__func__, value.__self__])
+
+
+@_callable_parts.register
+def _(value: property) -> Tagged | None:
+    return Tagged("property", [value.fget, value.fset, value.fdel])
+
+
+@_callable_parts.register(staticmethod)
+@_callable_parts.register(classmethod)
+def _(value: Any) -> Tagged | None:
+    return Tagged(type(value).__name__, value.__func__)
+
+
+@_callable_parts.register(functools.cached_property)
+def _(value: Any) -> Tagged | None:
+    return Tagged("cached_property", value.func)
+
+
+def _builtin(value: Any) -> Tagged | None:
+    bound = getattr(value, "__self__", None)
+    if bound is not None and not isinstance(bound, types.ModuleType | type):
+        return Tagged("method", [own_name(value), bound])
+    return Tagged("installed", _builtin_name(value))
+
+
+for _kind in (
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodWrapperType,
+):
+    _callable_parts.register(_kind, _builtin)
+
+
+def _builtin_name(value: Any) -> str:
+    bound = getattr(value, "__self__", None)
+    owner = bound if isinstance(bound, type) else getattr(value, "__objclass__", None)
+    return f"{qualified_name(owner)}.{own_name(value).rpartition('.')[2]}" if owner else qualified_name(value)
+
+
+def _typing_parts(value: Any) -> Tagged | None:
+    origin = typing.get_origin(value)
+    if origin is not None:
+        kind = typing.Union if origin is types.UnionType else origin
+        return Tagged("alias", [kind, list(typing.get_args(value))])
+    if isinstance(value, typing.ForwardRef):
+        return Tagged("name", value.__forward_arg__)
+    if isinstance(value, typing.TypeVar):
+        return Tagged("type_variable", [value.__name__, value.__bound__, list(value.__constraints__)])
+    if isinstance(value, typing.NewType):
+        return Tagged("new_type", [value.__name__, value.__supertype__])
+    if type(value).__module__ in ("typing", "typing_extensions"):
+        return Tagged("installed", [qualified_name(value), None])  # as a class: Any is one since 3.11
+    return None
