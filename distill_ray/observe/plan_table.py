@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from distill_ray.plan import Plan
+from distill_ray.plan import Plan, StepPlan
 
-COLUMNS = ("step", "decision", "rows known", "reason")
+COLUMNS = ("step", "decision", "rows known", "to compute", "reason")
 
 
 def plan_table(plan: Plan) -> str:
-    """One line a step: name, decision, rows known, reason; and in one line what it comes to."""
+    """One line a step: its decision, rows known, input rows to compute, and why; then what it comes to."""
     rows = [COLUMNS]
-    rows += [(s.name, s.decision, f"{s.rows_known:,}", s.reason) for s in plan.steps]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    rows += [(s.name, s.decision, f"{s.rows_known:,}", _to_compute(s), s.reason) for s in plan.steps]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
-        f"{name:<{widths[0]}}  {decision:<{widths[1]}}  {known:>{widths[2]}}  {reason}"
-        for name, decision, known, reason in rows
+        f"{name:<{widths[0]}}  {decision:<{widths[1]}}  {known:>{widths[2]}}  {wanted:>{widths[3]}}  {reason}"
+        for name, decision, known, wanted, reason in rows
     ]
     return "\n".join([*lines, "", _outcome(plan)])
+
+
+def _to_compute(step: StepPlan) -> str:
+    """``?`` where it depends on what the run will give; a resumed step finds some of its rows."""
+    if step.rows_to_compute is None:
+        return "?"
+    at_most = "<= " if step.decision == "resume" else ""
+    return f"{at_most}{step.rows_to_compute:,}"
 
 
 def _outcome(plan: Plan) -> str:
@@ -40,6 +48,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
                 "decision": step.decision,
                 "reason": step.reason,
                 "rows_known": step.rows_known,
+                "rows_to_compute": step.rows_to_compute,
                 "signature": step.function.signature,
                 "output_key": step.output_key,
             }
