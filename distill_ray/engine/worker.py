@@ -226,7 +226,10 @@ class Worker:
         return self._store.read_part(self._setup.sources[source.step], source.name)[0]
 
     def _failure(self, error: BaseException, prefix: str, rows: tuple[int, int] | None = None) -> Failure:
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        begin = error.__traceback__
+        while begin and begin.tb_next and begin.tb_frame.f_code.co_filename == __file__:
+            begin = begin.tb_next  # the user's code is what a user can mend
+        trace = "".join(traceback.format_exception(type(error), error, begin)).rstrip()
         return Failure(self._name, f"{prefix}{type(error).__name__}: {error}", trace, rows)
 
 
