@@ -37,7 +37,7 @@ def test_the_quickstart_computes_once_and_then_needs_no_ray(shell: Shell, tmp_pa
     (tmp_path / "quickstart.py").write_text(QUICKSTART)
     first = shell.run(sys.executable, "quickstart.py")
     assert first.returncode == 0, first.stderr
-    assert "'instruction': 'How much is 2+2?', 'generation': '" in first.stdout
+    assert "'instruction': 'How much is 2+2?', 'generation': " in first.stdout
     assert "pipeline 'quickstart': complete, 0 rows reused, 2 computed" in first.stderr
 
     second = shell.run(sys.executable, "-X", "importtime", "quickstart.py")
