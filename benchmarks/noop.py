@@ -172,7 +172,7 @@ class BareActor:
 def run_bare(rows: int, batch_size: int, batches_a_call: int, root: str) -> None:
     import ray
 
-    actor = ray.remote(BareActor).options(num_cpus=0.1)
+    actor: Any = ray.remote(BareActor).options(num_cpus=0.1)
     folders = [Path(root, name) for name in ("numbers", "small", "large")]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -273,7 +273,7 @@ def rounds(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]
 
 def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def median(phase: str, figure: str = "seconds") -> float:
-        return statistics.median(each[phase][figure] for each in found)
+        return float(statistics.median(each[phase][figure] for each in found))
 
     better = min(median("bare_1"), median("bare_20"))
     return {
