@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,7 +64,12 @@ class LiveProgress:
         self._run.listen(event)
         if isinstance(event, RunStarted) and not self._run.complete_hit:
             self._live = Live(
-                self, console=self._console, refresh_per_second=REFRESHES_PER_SECOND, transient=True
+                self,
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_SECOND,
+                transient=True,
+                # What is printed goes above the table, unless it goes somewhere else already.
+                redirect_stdout=sys.stdout.isatty(),
             )
             self._live.start()
         elif isinstance(event, RunFinished):

@@ -14,12 +14,13 @@ VARIABLE = "DISTILL_RAY_PROGRESS"
 MODES = ("auto", "plain", "none")
 
 
-def make_progress(mode: str = "auto") -> Listener:
+def make_progress(mode: str = "auto", *, redraw: bool = True) -> Listener:
     """Make the listener that shows progress on standard error.
 
     Args:
         mode: ``"auto"`` is a table that is redrawn on a terminal and timed lines elsewhere, ``"plain"`` timed
             lines everywhere, ``"none"`` silent. Where it is ``"auto"``, ``DISTILL_RAY_PROGRESS`` decides.
+        redraw: False wants lines on a terminal too: where steps run in this process, a debugger may ask there.
 
     Raises:
         ParameterError: there is no such mode.
@@ -30,7 +31,7 @@ def make_progress(mode: str = "auto") -> Listener:
         _check(mode, VARIABLE)
     if mode == "none":
         return _silent
-    if mode == "plain" or not _is_terminal():
+    if mode == "plain" or not redraw or not _is_terminal():
         return LineProgress()
     from distill_ray.observe.live import LiveProgress
 

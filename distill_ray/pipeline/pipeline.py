@@ -137,7 +137,7 @@ class Pipeline:
         from distill_ray.observe.progress import make_progress
 
         graph = self._prepared(parameters, dataset, dataset_batch_size)
-        listeners = (make_progress(mode=progress),)
+        listeners = (make_progress(progress, redraw=engine != "inline"),)
         return self._run(self._request(graph, use_cache=use_cache, engine=engine, listeners=listeners))
 
     def dry_run(

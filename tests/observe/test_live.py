@@ -92,6 +92,16 @@ def test_a_complete_hit_draws_no_table() -> None:
     assert stream.getvalue() == "pipeline 'p': complete hit, 20 rows reused, nothing computed (0.0 s)\n"
 
 
+def test_what_a_script_prints_into_a_file_stays_there(capsys: pytest.CaptureFixture[str]) -> None:
+    console, stream = terminal()
+    progress = LiveProgress(console)
+    progress(started(loading(), working()))
+    print("into the file")
+    progress(RunFinished("r1", "complete", 1.0))
+    assert capsys.readouterr().out == "into the file\n"
+    assert "into the file" not in stream.getvalue()
+
+
 def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
     console, stream = terminal()
     progress = LiveProgress(console)

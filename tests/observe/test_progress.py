@@ -49,6 +49,11 @@ def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatc
     assert isinstance(make_progress(), LineProgress)
 
 
+def test_where_a_debugger_may_ask_a_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert isinstance(make_progress(redraw=False), LineProgress)
+
+
 def test_the_variable_wants_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv(VARIABLE, "plain")
