@@ -13,6 +13,7 @@ from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredUnits
 from distill_ray.cache.writer import WriterSettings, WrittenPart
 from distill_ray.engine.messages import (
+    AbandonReplica,
     Action,
     CommitOutput,
     Committed,
@@ -43,11 +44,19 @@ from distill_ray.events import (
     StepFinished,
 )
 from distill_ray.plan import Plan, StepPlan
+from distill_ray.resources import StepResources
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step
 
 
 class Executor(Protocol):
     """Does what the scheduler says, somewhere. Events come back in any order."""
+
+    def fits(self, steps: Mapping[str, StepResources]) -> bool:
+        """Whether all replicas of these steps can run at the same time.
+
+        Raises:
+            ResourceError: a replica of a step can never run; names the step.
+        """
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it; a `ReplicaReady` follows."""
@@ -60,6 +69,9 @@ class Executor(Protocol):
 
     def stop(self, step: str, replica: int) -> None:
         """Unload a replica and give its resources back."""
+
+    def abandon(self, step: str, replica: int) -> None:
+        """End a replica that may not be up yet; its events are of no interest any more."""
 
     def release(self, blocks: tuple[int, ...]) -> None:
         """Forget rows in memory."""
@@ -152,8 +164,9 @@ class _Execution:
         for name in self._running:
             function = self._plan.functions[name]
             self._store.write_preimage(self._plan[name].function, function.preimage, function.code)
-        computing = [name for name, step in self._running.items() if step.decision != "resume"]
-        self._do(self._scheduler.warm_up(computing))
+        if self._executor.fits({name: self._plan.graph.steps[name].resources for name in self._running}):
+            computing = [name for name, step in self._running.items() if step.decision != "resume"]
+            self._do(self._scheduler.warm_up(computing))
         self._feed_hits()
         self._do(self._scheduler.actions())
         while not self._scheduler.finished:
@@ -212,6 +225,8 @@ class _Execution:
                 self._executor.flush(action.step, action.replica)
             elif isinstance(action, StopReplica):
                 self._executor.stop(action.step, action.replica)
+            elif isinstance(action, AbandonReplica):
+                self._executor.abandon(action.step, action.replica)
             elif isinstance(action, ReleaseBlocks):
                 self._executor.release(action.blocks)
             elif isinstance(action, CommitOutput):

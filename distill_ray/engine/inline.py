@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Mapping
 
 import pyarrow as pa
 
 from distill_ray.engine.messages import Event, Flushed, ReplicaReady, SendWork, WorkDone
 from distill_ray.engine.worker import Worker, WorkerSetup
+from distill_ray.resources import StepResources
 
 
 class InlineExecutor:
@@ -17,6 +19,11 @@ class InlineExecutor:
         self._workers: dict[tuple[str, int], Worker] = {}
         self._tables: dict[int, pa.Table] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def fits(self, steps: Mapping[str, StepResources]) -> bool:
+        """Whether all replicas can run at the same time: they take turns here."""
+        del steps
+        return True
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it."""
@@ -40,6 +47,10 @@ class InlineExecutor:
     def stop(self, step: str, replica: int) -> None:
         """Unload a replica and give its resources back."""
         self._workers.pop((step, replica)).close()
+
+    def abandon(self, step: str, replica: int) -> None:
+        """End a replica; here it is up as soon as it was started."""
+        self.stop(step, replica)
 
     def release(self, blocks: tuple[int, ...]) -> None:
         """Forget rows in memory."""

@@ -211,6 +211,14 @@ class StopReplica:
 
 
 @dataclass(frozen=True)
+class AbandonReplica:
+    """End a replica that is not up yet: the rest of its step was done without it."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
 class CommitOutput:
     """Write the manifest of a step all of whose rows are stored."""
 
@@ -224,4 +232,6 @@ class ReleaseBlocks:
     blocks: tuple[int, ...] = field(default_factory=tuple)
 
 
-Action: TypeAlias = StartReplica | SendWork | FlushReplica | StopReplica | CommitOutput | ReleaseBlocks
+Action: TypeAlias = (
+    StartReplica | SendWork | FlushReplica | StopReplica | AbandonReplica | CommitOutput | ReleaseBlocks
+)

@@ -9,30 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.units import StoredUnit, StoredUnits, batch_key, end_key, offset_key
+from distill_ray.cache.units import StoredUnits
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.blocks import DIGEST_BYTES, Blocks, Edge, Piece, Slice
 from distill_ray.engine.messages import (
     Action,
-    CommitOutput,
     Committed,
     Event,
     Failure,
     Flushed,
-    FlushReplica,
     ReleaseBlocks,
     ReplicaLost,
     ReplicaReady,
     SendWork,
-    StartReplica,
-    StopReplica,
     StopRequested,
     Work,
     WorkDone,
     failure_of,
 )
+from distill_ray.engine.replicas import commit, flush_replicas, relieve, start_replicas
+from distill_ray.engine.row_flow import emit, form_batches, look_up_offsets
 from distill_ray.engine.sending import send_work
-from distill_ray.engine.step_state import Batch, Phase, Replica, StepSpec, StepState
+from distill_ray.engine.step_state import Batch, Phase, StepSpec, StepState
 
 
 class Scheduler:
@@ -109,6 +107,8 @@ class Scheduler:
             self.stopping = True
             return
         state = self.steps[event.step]
+        if isinstance(event, ReplicaReady | ReplicaLost) and event.replica not in state.replicas:
+            return  # it was abandoned
         if (failure := failure_of(event)) is not None:
             self._fail(failure)
         if isinstance(event, WorkDone):
@@ -170,7 +170,7 @@ class Scheduler:
         start = 0
         for unit, rows in zip(units, record.counts, strict=True):
             digests = record.digests[start * DIGEST_BYTES : (start + rows) * DIGEST_BYTES]
-            self._resolve(state, unit, Piece(Slice(event.block, start, rows), digests))
+            emit(state, self.blocks, unit, Piece(Slice(event.block, start, rows), digests))
             start += rows
 
     @staticmethod
@@ -184,12 +184,6 @@ class Scheduler:
         counters.input_tokens += record.input_tokens
         counters.output_tokens += record.output_tokens
 
-    def _resolve(self, state: StepState, unit: int, piece: Piece) -> None:
-        for emitted in state.resolve(unit, piece):
-            for edge in state.outputs:
-                self.blocks.need(emitted.slice)
-                edge.push(emitted)
-
     # What to do.
 
     def actions(self) -> Iterator[Action]:
@@ -198,107 +192,43 @@ class Scheduler:
             yield ReleaseBlocks(released)
         for state in self.steps.values():
             if self._winding_down:
-                yield from self._flush(state)
+                yield from flush_replicas(state)
                 continue
             if state.phase is Phase.RUNNING:
                 yield from self._run(state)
             if state.phase is Phase.FLUSHING:
-                yield from self._flush(state)
-                yield from self._commit(state)
+                yield from flush_replicas(state)
+                yield from commit(state)
 
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
-            self._look_up_offsets(state)
+            look_up_offsets(state, self.blocks)
             if not state.ended:
-                yield from self._start(state)
+                yield from start_replicas(state)
                 yield from self._advance(state)
         else:
-            self._form_batches(state)
+            if (problem := form_batches(state, self.blocks)) is not None:
+                self._fail(problem)
             if state.pending:
-                yield from self._start(state)
+                yield from start_replicas(state)
             yield from self._dispatch(state)
         if self.failure is None and state.input_ended and state.all_emitted:
             for edge in state.outputs:
                 edge.closed = True
             state.phase = Phase.FLUSHING
 
-    @staticmethod
-    def _start(state: StepState) -> Iterator[Action]:
-        count = 1 if state.spec.kind != "step" else state.spec.replicas
-        for number in range(len(state.replicas), count):
-            state.replicas[number] = Replica()
-            yield StartReplica(state.spec.name, number)
-
     def warm_up(self, steps: Sequence[str]) -> Iterator[Action]:
-        """Start the replicas of steps that will surely compute, before their first rows are there."""
+        """Start the replicas of steps that will surely compute, before their first rows are there.
+
+        Only where all of them find room at once: else a step could keep those above it from starting.
+        """
         for name in steps:
-            yield from self._start(self.steps[name])
-
-    def _look_up_offsets(self, state: StepState) -> None:
-        """Take over what earlier runs know of a generator's rows, up to the first gap."""
-        if state.replicas or state.ended:
-            return
-        while (found := state.stored.take(offset_key(state.offset))) is not None:
-            self._reuse(state, state.new_unit(), found)
-            state.offset += found.rows
-        state.ended = state.stored.take(end_key(state.offset)) is not None
-
-    def _reuse(self, state: StepState, unit: int, found: StoredUnit) -> None:
-        block = self.blocks.in_part(state.spec.name, found.part)
-        state.counters.rows_reused += found.rows
-        self._resolve(state, unit, Piece(Slice(block, found.first_row, found.rows), found.digests))
-
-    def _form_batches(self, state: StepState) -> None:
-        """Cut the input that is there into batches; those whose rows are stored need no replica."""
-        enough = 2 * state.pace.batches * state.spec.replicas + 1
-        while len(state.pending) < enough and (rows := self._next_batch_rows(state)):
-            taken = [edge.take(rows) for edge in state.inputs]
-            slices = tuple(tuple(pieces) for pieces, _ in taken)
-            batch = Batch(
-                unit=state.new_unit(),
-                key=batch_key([digests for _, digests in taken]),
-                first_row=state.offset,
-                rows=rows,
-                slices=slices,
-            )
-            state.offset += rows
-            found = state.stored.take(batch.key)
-            if found is None:
-                state.pending.append(batch)
-                continue
-            state.counters.rows_in += rows
-            for pieces in slices:
-                self.blocks.done(pieces)
-            self._reuse(state, batch.unit, found)
-
-    def _next_batch_rows(self, state: StepState) -> int:
-        available = min(edge.rows for edge in state.inputs)
-        if all(edge.closed for edge in state.inputs):
-            self._check_lengths(state)
-            if self.failure is not None:
-                return 0
-            return available if state.spec.kind == "global" else min(available, state.spec.batch_size)
-        if state.spec.kind == "global" or available < state.spec.batch_size:
-            return 0
-        return state.spec.batch_size
-
-    def _check_lengths(self, state: StepState) -> None:
-        longest = max(state.inputs, key=lambda edge: edge.total)
-        shortest = min(state.inputs, key=lambda edge: edge.total)
-        if longest.total != shortest.total:
-            self._fail(
-                Failure(
-                    state.spec.name,
-                    f"its predecessors are joined row by row, but '{longest.producer}' gave {longest.total} "
-                    f"rows and '{shortest.producer}' gave {shortest.total}. Let steps that change the number "
-                    "of rows come after the join, or before the branches part.",
-                )
-            )
+            yield from start_replicas(self.steps[name])
 
     def _dispatch(self, state: StepState) -> Iterator[Action]:
         while state.pending:
             if self.blocks.are_full(state.spec.name):
-                yield from self._relieve(state)
+                yield from relieve(state)
                 return
             replica = state.free_replica()
             if replica is None:
@@ -321,7 +251,7 @@ class Scheduler:
             return
         while True:
             if self.blocks.are_full(state.spec.name):
-                yield from self._relieve(state)
+                yield from relieve(state)
                 return
             replica = state.free_replica()
             if replica is None or (state.spec.max_batches and state.calls):
@@ -331,28 +261,3 @@ class Scheduler:
             state.replicas[replica].calls += 1
             work = Work(block, offset=state.offset, max_batches=state.spec.max_batches)
             yield SendWork(state.spec.name, replica, work)
-
-    @staticmethod
-    def _relieve(state: StepState) -> Iterator[Action]:
-        """Memory is full of rows that are not stored yet: have them written, so that they can be let go."""
-        for number, replica in state.replicas.items():
-            if replica.ready and replica.calls == 0:
-                replica.calls = 1
-                yield FlushReplica(state.spec.name, number)
-
-    @staticmethod
-    def _flush(state: StepState) -> Iterator[Action]:
-        if state.calls or state.phase in (Phase.COMMITTING, Phase.DONE):
-            return
-        for number, replica in state.replicas.items():
-            if replica.ready and not replica.flushed and replica.calls == 0:
-                replica.calls, replica.ending = 1, True
-                yield FlushReplica(state.spec.name, number)
-
-    @staticmethod
-    def _commit(state: StepState) -> Iterator[Action]:
-        if all(replica.flushed for replica in state.replicas.values()):
-            state.phase = Phase.COMMITTING
-            yield CommitOutput(state.spec.name)
-            for number in state.replicas:
-                yield StopReplica(state.spec.name, number)

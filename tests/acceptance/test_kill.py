@@ -1,6 +1,6 @@
 """SIGKILL of the driver at any moment costs at most the flush interval: nothing else is computed again.
 
-``pytest -m slow tests/acceptance/test_kill.py`` kills at ten random moments; the suite that always runs, at one.
+``pytest -m slow tests/acceptance/test_kill.py`` kills at ten random moments, the usual suite at one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLUSH_SECONDS = 1.0
 WRITE_SECONDS = 1.5
 """Time that gathering, writing and syncing a part may take on a busy machine of two cores."""
 
-SCRIPT = f'''
+SCRIPT = f"""
 import json
 import sys
 import time
@@ -49,7 +49,7 @@ with Pipeline(name="killed", cache_dir=Path(__file__).with_name("cache")) as pip
 if __name__ == "__main__":
     distiset = pipeline.run()
     print(json.dumps(distiset["default"]["train"].to_list()))
-'''
+"""
 
 
 def start(folder: Path) -> subprocess.Popen[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.messages import (
+    AbandonReplica,
     CommitOutput,
     Committed,
     Event,
@@ -20,6 +22,7 @@ from distill_ray.engine.messages import (
     Flushed,
     FlushReplica,
     ReleaseBlocks,
+    ReplicaLost,
     ReplicaReady,
     SendWork,
     StartReplica,
@@ -77,7 +80,7 @@ class Replicas:
             assert not self.released & set(action.blocks)
             self.released |= set(action.blocks)
             return []
-        assert isinstance(action, StopReplica)
+        assert isinstance(action, StopReplica | AbandonReplica)
         return []
 
     def write(self, step: str, replica: int) -> tuple[WrittenPart, ...]:
@@ -261,3 +264,26 @@ def test_a_failure_ends_the_run_after_what_was_finished_is_written() -> None:
     assert scheduler.failure.rows == (10, 15)
     assert actors.committed in ([], ["load"])
     assert not actors.unwritten, "what was finished reached the storage"
+
+
+def test_a_step_ends_without_replicas_that_never_came_up() -> None:
+    class OneRoom(Replicas):
+        """There is room for one replica of each step."""
+
+        def do(self, action: object) -> list[Event]:
+            events = super().do(action)
+            if isinstance(action, AbandonReplica):
+                self.abandoned.append((action.step, action.replica))
+                return [ReplicaLost(action.step, action.replica, "it was killed")]
+            return [e for e in events if not (isinstance(e, ReplicaReady) and e.replica > 0)]
+
+        abandoned: ClassVar[list[tuple[str, int]]] = []
+
+    scheduler = Scheduler(
+        [StepSpec("load", kind="generator"), StepSpec("one", ("load",), batch_size=5, replicas=3)]
+    )
+    actors = OneRoom({"load": list(range(20))})
+    actors.run(scheduler)
+    assert scheduler.failure is None
+    assert output_of(scheduler, actors, "one") == [1000 + n for n in range(20)]
+    assert actors.abandoned == [("one", 1), ("one", 2)]

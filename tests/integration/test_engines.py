@@ -198,17 +198,25 @@ def test_load_and_unload_are_called_once_in_each_replica(engine: Engine, tmp_pat
     class Logged(Double):
         folder: str
 
+        def note(self, what: str) -> None:
+            with Path(self.folder, what).open("a") as file:
+                file.write(f"{os.getpid()}-{id(self)}\n")
+
         def load(self) -> None:
-            Path(self.folder, f"load-{os.getpid()}-{id(self)}").touch()
+            self.note("load")
 
         def unload(self) -> None:
-            Path(self.folder, f"unload-{os.getpid()}-{id(self)}").touch()
+            self.note("unload")
 
     with Pipeline(name="logged") as pipeline:
-        Numbers() >> Logged(folder=str(tmp_path), resources=StepResources(replicas=2))
+        logged = Logged(folder=str(tmp_path), jitter=0.2, input_batch_size=5)
+        logged.resources = StepResources(replicas=2)
+        Numbers() >> logged
     pipeline.run(engine=engine)
-    assert len(list(tmp_path.glob("load-*"))) == 2
-    assert len(list(tmp_path.glob("unload-*"))) == 2
+    loaded = (tmp_path / "load").read_text().split()
+    assert len(set(loaded)) == len(loaded)
+    assert 1 <= len(loaded) <= 2, "one that came up too late is not waited for"
+    assert sorted((tmp_path / "unload").read_text().split()) == sorted(loaded)
 
 
 def test_a_step_that_yields_something_else_than_rows_is_told_so(engine: Engine) -> None:
@@ -304,3 +312,20 @@ def test_a_step_that_no_node_can_hold_is_refused_by_name(local_ray: None) -> Non
         Numbers() >> Double(name="huge", resources=StepResources(gpus=8))
     with pytest.raises(ResourceError, match=r"'huge' declares.*'GPU': 8"):
         pipeline.run()
+
+
+def test_steps_that_together_ask_for_more_than_there_is_run_one_after_the_other(local_ray: None) -> None:
+    """Four CPUs; each of three steps takes three of them: the first ends, then the next can start."""
+    three = StepResources(cpus=3)
+    with Pipeline(name="scarce") as pipeline:
+        numbers = Numbers(count=30, resources=three)
+        numbers >> Double(resources=three) >> Repeat(times=1, resources=three)
+    assert len(rows_of(pipeline.run())) == 30
+
+
+def test_replicas_that_find_no_room_are_not_waited_for(local_ray: None) -> None:
+    with Pipeline(name="crowded") as pipeline:
+        Numbers(count=30) >> Double(input_batch_size=3, resources=StepResources(cpus=3, replicas=4))
+    distiset = pipeline.run()
+    assert len(rows_of(distiset)) == 30
+    assert distiset.report.steps["double_0"].replicas == 1

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 
-from distill_ray.engine.messages import Event, Flushed, ReplicaLost, ReplicaReady, SendWork, WorkDone
+from distill_ray.engine.messages import (
+    Event,
+    Failure,
+    Flushed,
+    ReplicaLost,
+    ReplicaReady,
+    SendWork,
+    WorkDone,
+)
 from distill_ray.engine.on_ray.actor import ReplicaActor
+from distill_ray.engine.on_ray.placement import (
+    actor_options,
+    check_placeable,
+    fit_together,
+    node_resources,
+)
 from distill_ray.engine.worker import WorkerSetup
-from distill_ray.errors import ResourceError
 from distill_ray.resources import StepResources
 
 CLOSE_SECONDS = 30
@@ -23,22 +36,38 @@ class RayExecutor:
 
     def __init__(self) -> None:
         self._actors: dict[tuple[str, int], Any] = {}
+        self._loaded: set[tuple[str, int]] = set()
         self._tables: dict[int, Any] = {}
         self._setups: dict[str, Any] = {}
         self._closing: dict[Any, Any] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
+    def fits(self, steps: Mapping[str, StepResources]) -> bool:
+        """Whether all replicas of these steps can run at the same time.
+
+        Raises:
+            ResourceError: a replica of a step can never run; names the step.
+        """
+        nodes = node_resources()
+        for step, resources in steps.items():
+            check_placeable(step, resources, nodes)
+        return fit_together([each for each in steps.values() for _ in range(each.replicas)], nodes)
+
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it."""
         resources = setup.step.resources
-        check_placeable(step, resources)
         actor: Any = ray.remote(ReplicaActor)
         handle = actor.options(**actor_options(resources)).remote(sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
         if step not in self._setups:
             self._setups[step] = ray.put(setup)
         loading = handle.load.remote(self._setups[step], replica)
-        self._when_done(loading, step, replica, lambda failure: ReplicaReady(step, replica, failure))
+
+        def loaded(failure: Failure | None) -> ReplicaReady:
+            self._loaded.add((step, replica))
+            return ReplicaReady(step, replica, failure)
+
+        self._when_done(loading, step, replica, loaded)
 
     def send(self, work: SendWork) -> None:
         """Call a replica."""
@@ -63,6 +92,13 @@ class RayExecutor:
         self._closing[closed] = actor
         # Ray ends an actor that nobody refers to, and gives its resources back to steps that wait for them.
         closed.future().add_done_callback(lambda _: self._closing.pop(closed, None))
+
+    def abandon(self, step: str, replica: int) -> None:
+        """End a replica that may not be up yet; Ray may not even have found it a place."""
+        if (step, replica) in self._loaded:
+            self.stop(step, replica)
+        else:
+            ray.kill(self._actors.pop((step, replica)))
 
     def release(self, blocks: tuple[int, ...]) -> None:
         """Forget rows in memory."""
@@ -98,42 +134,3 @@ class RayExecutor:
                 self._events.put(ReplicaLost(step, replica, f"{type(error).__name__}: {error}"))
 
         ref.future().add_done_callback(report)
-
-
-def actor_options(resources: StepResources) -> dict[str, Any]:
-    """What a replica asks of Ray. The driver replaces dead actors; Ray itself never restarts one."""
-    options: dict[str, Any] = {
-        # Without num_cpus Ray would want a whole CPU to place the actor.
-        "num_cpus": resources.cpus or 0,
-        "num_gpus": resources.gpus or 0,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-    }
-    if resources.memory:
-        options["memory"] = resources.memory
-    if resources.resources:
-        options["resources"] = dict(resources.resources)
-    if resources.accelerator_type:
-        options["accelerator_type"] = resources.accelerator_type
-    return options
-
-
-def check_placeable(step: str, resources: StepResources) -> None:
-    """Refuse a replica that no node of the cluster could ever hold: Ray would wait for ever.
-
-    Raises:
-        ResourceError: names what the step asks for and what the nodes have.
-    """
-    wanted = {"CPU": resources.cpus or 0, "GPU": resources.gpus or 0, **(resources.resources or {})}
-    wanted["memory"] = resources.memory or 0
-    if resources.accelerator_type:
-        wanted[f"accelerator_type:{resources.accelerator_type}"] = 0.001
-    wanted = {name: amount for name, amount in wanted.items() if amount}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
-        return
-    have = "; ".join(str({name: node.get(name, 0) for name in wanted}) for node in nodes)
-    raise ResourceError(
-        f"Step '{step}' declares {wanted} for each replica, which no node of the cluster has ({have}). "
-        "Lower `resources` of the step, or add a node that has them."
-    )

@@ -1,0 +1,79 @@
+"""What a replica asks of the cluster, and whether the cluster has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distill_ray.errors import ResourceError
+from distill_ray.resources import StepResources
+
+Amounts = Mapping[str, float]
+"""Amounts of resources by Ray's names: ``{"CPU": 2, "GPU": 0.5}``."""
+
+
+def actor_options(resources: StepResources) -> dict[str, Any]:
+    """What a replica asks of Ray. Ray itself never restarts an actor: the driver decides what then."""
+    options: dict[str, Any] = {
+        # Without num_cpus Ray would want a whole CPU to place the actor.
+        "num_cpus": resources.cpus or 0,
+        "num_gpus": resources.gpus or 0,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }
+    if resources.memory:
+        options["memory"] = resources.memory
+    if resources.resources:
+        options["resources"] = dict(resources.resources)
+    if resources.accelerator_type:
+        options["accelerator_type"] = resources.accelerator_type
+    return options
+
+
+def node_resources() -> list[Amounts]:
+    """What each living node of the cluster has in all."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def wanted(resources: StepResources) -> Amounts:
+    """What one replica declares, by Ray's names."""
+    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
+    amounts.update(resources.resources or {})
+    if resources.accelerator_type:
+        amounts[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts]) -> None:
+    """Refuse a replica that no node of the cluster could ever hold: Ray would wait for ever.
+
+    Raises:
+        ResourceError: names what the step asks for and what the nodes have.
+    """
+    asked = wanted(resources)
+    if any(_holds(node, asked) for node in nodes):
+        return
+    have = "; ".join(str({name: node.get(name, 0) for name in asked}) for node in nodes)
+    raise ResourceError(
+        f"Step '{step}' declares {asked} for each replica, which no node of the cluster has ({have}). "
+        "Lower `resources` of the step, or add a node that has them."
+    )
+
+
+def fit_together(replicas: Sequence[StepResources], nodes: Sequence[Amounts]) -> bool:
+    """Whether all replicas find room at the same time on empty nodes, each on the first that has room."""
+    free = [dict(node) for node in nodes]
+    for resources in replicas:
+        asked = wanted(resources)
+        node = next((node for node in free if _holds(node, asked)), None)
+        if node is None:
+            return False
+        for name, amount in asked.items():
+            node[name] -= amount
+    return True
+
+
+def _holds(node: Amounts, asked: Amounts) -> bool:
+    return all(node.get(name, 0) >= amount for name, amount in asked.items())

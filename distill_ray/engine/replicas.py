@@ -1,0 +1,56 @@
+"""What happens to a step's replicas: started, told to write what they hold, ended.
+
+Each function says what to do, and takes it as under way from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distill_ray.engine.messages import (
+    AbandonReplica,
+    Action,
+    CommitOutput,
+    FlushReplica,
+    StartReplica,
+    StopReplica,
+)
+from distill_ray.engine.step_state import Phase, Replica, StepState
+
+
+def start_replicas(state: StepState) -> Iterator[Action]:
+    """Start those that are not there yet; a generator or a global step has one."""
+    count = 1 if state.spec.kind != "step" else state.spec.replicas
+    for number in range(len(state.replicas), count):
+        state.replicas[number] = Replica()
+        yield StartReplica(state.spec.name, number)
+
+
+def relieve(state: StepState) -> Iterator[Action]:
+    """Memory is full of rows that are not stored yet: have them written, so that they can be let go."""
+    for number, replica in state.replicas.items():
+        if replica.ready and replica.calls == 0:
+            replica.calls = 1
+            yield FlushReplica(state.spec.name, number)
+
+
+def flush_replicas(state: StepState) -> Iterator[Action]:
+    """Have all of them write what is left, once no call is under way."""
+    if state.calls or state.phase in (Phase.COMMITTING, Phase.DONE):
+        return
+    for number, replica in state.replicas.items():
+        if replica.ready and not replica.flushed and replica.calls == 0:
+            replica.calls, replica.ending = 1, True
+            yield FlushReplica(state.spec.name, number)
+
+
+def commit(state: StepState) -> Iterator[Action]:
+    """Once all rows are stored: write the manifest, and give the replicas' resources back."""
+    for number in [number for number, replica in state.replicas.items() if not replica.ready]:
+        del state.replicas[number]
+        yield AbandonReplica(state.spec.name, number)
+    if all(replica.flushed for replica in state.replicas.values()):
+        state.phase = Phase.COMMITTING
+        yield CommitOutput(state.spec.name)
+        for number in state.replicas:
+            yield StopReplica(state.spec.name, number)
