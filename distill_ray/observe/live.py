@@ -69,7 +69,7 @@ class LiveProgress:
                 refresh_per_second=REFRESHES_PER_SECOND,
                 transient=True,
                 # What is printed goes above the table, unless it goes somewhere else already.
-                redirect_stdout=sys.stdout.isatty(),
+                redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
             )
             self._live.start()
         elif isinstance(event, RunFinished):

@@ -13,7 +13,7 @@ def show(graph: Graph) -> None:
         return
     from rich.console import Console
 
-    Console().print(picture(graph))
+    Console().print(picture(graph), markup=False, highlight=False)  # names stand in brackets
 
 
 def picture(graph: Graph) -> str:

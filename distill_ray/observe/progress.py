@@ -20,7 +20,7 @@ def make_progress(mode: str = "auto", *, redraw: bool = True) -> Listener:
     Args:
         mode: ``"auto"`` is a table that is redrawn on a terminal and timed lines elsewhere, ``"plain"`` timed
             lines everywhere, ``"none"`` silent. Where it is ``"auto"``, ``DISTILL_RAY_PROGRESS`` decides.
-        redraw: False wants lines on a terminal too: where steps run in this process, a debugger may ask there.
+        redraw: False wants lines on a terminal too, where a debugger may ask for it.
 
     Raises:
         ParameterError: there is no such mode.
