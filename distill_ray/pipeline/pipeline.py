@@ -13,12 +13,12 @@ from typing_extensions import Self
 from distill_ray.errors import GraphError
 from distill_ray.graph import Graph, check, mermaid
 from distill_ray.pipeline.parameters import check_given, with_parameters
-from distill_ray.pipeline.saving import dump_graph, load_graph
+from distill_ray.pipeline.saving import dump_pipeline, load_pipeline, read_json, read_yaml, write_tree
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry
 
 if TYPE_CHECKING:
     from distill_ray.distiset import Distiset
-    from distill_ray.pipeline.running import Engine, RunRequest, RunResult
+    from distill_ray.pipeline.running import Engine, RunRequest
     from distill_ray.plan import Plan
 
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -78,7 +78,12 @@ class Pipeline:
     @property
     def name(self) -> str:
         """The name given, or one made from the steps."""
-        return self._name or f"pipeline_{self.aggregated_steps_signature[:12]}"
+        return self._name_of(self.graph)
+
+    def _name_of(self, graph: Graph) -> str:
+        from distill_ray.plan import aggregated_signature, sign
+
+        return self._name or f"pipeline_{aggregated_signature(sign(graph))[:12]}"
 
     @property
     def signature(self) -> str:
@@ -136,7 +141,7 @@ class Pipeline:
         """
         from distill_ray.observe.progress import make_progress
 
-        graph = self._prepared(parameters, dataset, dataset_batch_size)
+        graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
         listeners = (make_progress(progress, redraw=engine != "inline"),)
         return self._run(self._request(graph, use_cache=use_cache, engine=engine, listeners=listeners))
 
@@ -158,7 +163,7 @@ class Pipeline:
         """
         from distill_ray.pipeline.running import scratch_root
 
-        graph = self._prepared(parameters, dataset, batch_size)
+        graph = _prepared(self.graph, parameters, dataset, batch_size)
         sources = [name for name, step in graph.steps.items() if step.is_generator]
         graph = with_parameters(graph, {name: {"batch_size": batch_size} for name in sources})
         with scratch_root() as folder:
@@ -175,36 +180,21 @@ class Pipeline:
         """Say what `run` would do with the same arguments, and why, without running anything."""
         from distill_ray.pipeline.running import open_store, plan_run
 
-        graph = self._prepared(parameters, dataset, dataset_batch_size)
+        graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
         request = self._request(graph, use_cache=use_cache)
         return plan_run(request, open_store(request))
-
-    def _prepared(self, parameters: Parameters | None, dataset: Any, dataset_batch_size: int) -> Graph:
-        """The graph that a run with these arguments has, checked."""
-        graph = self.graph
-        if dataset is not None:
-            from distill_ray.pipeline.dataset import source_step
-
-            graph = graph.with_source("dataset", source_step(dataset, dataset_batch_size))
-        graph = with_parameters(graph, parameters or {})
-        check(graph)
-        check_given(graph)
-        return graph
 
     def _request(self, graph: Graph, **options: Any) -> RunRequest:
         from distill_ray.pipeline.running import RunRequest
 
         options.setdefault("cache_dir", self.cache_dir)
-        return RunRequest(self.name, graph, storage_options=self.storage_options, **options)
+        return RunRequest(self._name_of(graph), graph, storage_options=self.storage_options, **options)
 
     def _run(self, request: RunRequest) -> Distiset:
+        from distill_ray.distiset import Distiset, PipelineOrigin
         from distill_ray.pipeline.running import run
 
-        return self._distiset(run(request))
-
-    def _distiset(self, result: RunResult) -> Distiset:
-        from distill_ray.distiset import Distiset, PipelineOrigin
-
+        result = run(request)
         return Distiset.from_run(
             result.store,
             result.leaves,
@@ -215,18 +205,13 @@ class Pipeline:
 
     def dump(self) -> dict[str, Any]:
         """The pipeline as a tree of plain values, which `from_dict` reads; secrets are left out."""
-        from distill_ray import __version__
-
-        return {
-            "distill_ray": {"version": __version__},
-            "pipeline": {
-                "name": self._name,
-                "description": self.description,
-                "enable_metadata": self.enable_metadata,
-                **dump_graph(self.graph),
-            },
+        described = {
+            "name": self._name,
+            "description": self.description,
+            "enable_metadata": self.enable_metadata,
             "requirements": list(self.requirements),
         }
+        return dump_pipeline(described, self.graph)
 
     def save(
         self,
@@ -236,51 +221,34 @@ class Pipeline:
         """Write the pipeline to a file that `from_yaml` or `from_json` reads.
 
         Args:
-            path: the file.
-            format: by default what the file's name ends with.
+            path: the file; its folder is made where there is none.
+            format: by default YAML where the file's name ends with ``.yaml`` or ``.yml``, else JSON.
         """
-        import json
-
-        import yaml
-
-        as_json = (format or Path(path).suffix.lstrip(".")) == "json"
-        tree = self.dump()
-        text = (
-            json.dumps(tree, indent=2)
-            if as_json
-            else yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-        )
-        Path(path).write_text(text, encoding="utf-8")
+        write_tree(self.dump(), Path(path), as_json=format == "json" if format else None)
 
     @classmethod
-    def from_dict(cls, tree: Mapping[str, Any], **options: Any) -> Pipeline:
-        """Make the pipeline of `dump` again; ``options`` are given to `Pipeline`."""
-        description = tree.get("pipeline")
-        if not isinstance(description, Mapping):
-            raise GraphError("This is not a saved pipeline: it has no `pipeline`.")
-        for field in ("name", "description", "enable_metadata"):
-            if field in description:
-                options.setdefault(field, description[field])
-        options.setdefault("requirements", tree.get("requirements"))
-        pipeline = cls(**options)
-        pipeline.graph = load_graph(description)
-        for name, step in pipeline.graph.steps.items():
+    def from_dict(cls, tree: Mapping[str, Any], **options: Any) -> Self:
+        """Make the pipeline of `dump` again; ``options`` are given to `Pipeline`.
+
+        Raises:
+            GraphError: the tree is no saved pipeline, or a class that it names cannot be imported.
+        """
+        described, graph = load_pipeline(tree)
+        pipeline = cls(**{**described, **options})
+        pipeline.graph = graph
+        for name, step in graph.steps.items():
             step.bind(pipeline, name)
         return pipeline
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str], **options: Any) -> Pipeline:
+    def from_yaml(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Read a pipeline that `save` wrote as YAML."""
-        import yaml
-
-        return cls.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")), **options)
+        return cls.from_dict(read_yaml(Path(path)), **options)
 
     @classmethod
-    def from_json(cls, path: str | os.PathLike[str], **options: Any) -> Pipeline:
+    def from_json(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Read a pipeline that `save` wrote as JSON."""
-        import json
-
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), **options)
+        return cls.from_dict(read_json(Path(path)), **options)
 
     def draw(
         self,
@@ -302,3 +270,15 @@ class Pipeline:
 
         show(self.graph)
         return text
+
+
+def _prepared(graph: Graph, parameters: Parameters | None, dataset: Any, dataset_batch_size: int) -> Graph:
+    """The graph that a run with these arguments has, checked."""
+    if dataset is not None:
+        from distill_ray.pipeline.dataset import source_step
+
+        graph = graph.with_source("dataset", source_step(dataset, dataset_batch_size))
+    graph = with_parameters(graph, parameters or {})
+    check(graph)
+    check_given(graph)
+    return graph

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from distill_ray import __version__
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.graph import Graph
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep
@@ -20,17 +23,24 @@ ITEMS = "items"
 _MAPPING = {"module": "builtins", "name": "dict"}
 """Marks a mapping that a file cannot hold as it is: as a list of its items."""
 
+_DESCRIBED = ("name", "description", "enable_metadata")
 
-def dump_graph(graph: Graph) -> dict[str, Any]:
-    """Steps with their classes and parameters, and the connections."""
+
+def dump_pipeline(described: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
+    """Give the tree of a pipeline: its arguments, its steps with their parameters, and the connections."""
     predecessors = {name: list(graph.predecessors(name)) for name in graph.steps}
     successors = {name: list(graph.successors(name)) for name in graph.steps}
     return {
-        "steps": [
-            {"name": name, "step": _dump(step, f"step '{name}'")} for name, step in graph.steps.items()
-        ],
-        "connections": [{"from": name, "to": to} for name, to in successors.items() if to],
-        "order_of_inputs": {name: sources for name, sources in predecessors.items() if len(sources) > 1},
+        "distill_ray": {"version": __version__},
+        "pipeline": {
+            **{name: described[name] for name in _DESCRIBED},
+            "steps": [
+                {"name": name, "step": _dump(step, f"step '{name}'")} for name, step in graph.steps.items()
+            ],
+            "connections": [{"from": name, "to": to} for name, to in successors.items() if to],
+            "order_of_inputs": {name: above for name, above in predecessors.items() if len(above) > 1},
+        },
+        "requirements": described["requirements"],
     }
 
 
@@ -48,8 +58,9 @@ def _dump(value: Any, where: str) -> Any:
         return _dump(value.value, where)
     if isinstance(value, Path):
         return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
+    plain = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+    if value is None or plain:
+        return plain(value) if plain else None
     raise ParameterError(f"{where} is a {type(value).__name__}, which cannot be written to YAML or JSON.")
 
 
@@ -75,15 +86,17 @@ def _secret(value: Any) -> bool:
     return isinstance(value, SecretStr | SecretBytes)
 
 
-def load_graph(tree: Mapping[str, Any]) -> Graph:
-    """Make the steps of `dump_graph` again; no pipeline whose ``with`` block we are in takes them.
+def load_pipeline(tree: Mapping[str, Any]) -> tuple[dict[str, Any], Graph]:
+    """Make a pipeline's arguments and steps again; no pipeline whose ``with`` block we are in takes them.
 
     Raises:
         GraphError: a class cannot be imported, or the tree is not one of ours.
     """
     token = ACTIVE_REGISTRY.set(None)
     try:
-        return _load_graph(tree)
+        saved = tree["pipeline"]
+        described = {name: saved[name] for name in _DESCRIBED if name in saved}
+        return {**described, "requirements": tree.get("requirements")}, _load_graph(saved)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GraphError(f"This is not a saved pipeline: {type(error).__name__}: {error}") from error
     finally:
@@ -131,3 +144,37 @@ def _find_model(info: Mapping[str, str], where: str) -> type[BaseModel]:
     if not (isinstance(found, type) and issubclass(found, BaseModel)):  # a file must not call what it likes
         raise GraphError(f"{where}: `{module_name}.{qualified}` is no class of a step, a model or the like.")
     return found
+
+
+def write_tree(tree: Mapping[str, Any], path: Path, *, as_json: bool | None = None) -> None:
+    """Write a tree as JSON or as YAML; where not said, as the file's name ends, else as JSON."""
+    if path.suffix not in (".yaml", ".yml") if as_json is None else as_json:
+        text = json.dumps(tree, indent=2)
+    else:
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        GraphError: it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise GraphError(f"'{path}' is no JSON file: {error}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        GraphError: it is none.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise GraphError(f"'{path}' is no YAML file: {error}") from error

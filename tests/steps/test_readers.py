@@ -155,7 +155,7 @@ def test_a_missing_file_and_missing_data_files_are_errors(tmp_path: Path) -> Non
     with pytest.raises(StorageError, match=r"No file found at '.*none\.jsonl'"):
         load(tmp_path / "none.jsonl")
     with pytest.raises(ParameterError, match="has no `data_files`"):
-        load(None)
+        list(LoadDataFromFileSystem().process())  # type: ignore[call-arg]
 
 
 def test_filetype_overrides_the_name(tmp_path: Path) -> None:

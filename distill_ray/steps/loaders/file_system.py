@@ -46,7 +46,7 @@ class LoadDataFromFileSystem(GeneratorStep):
         streaming: accepted for distilabel's sake; files are always streamed.
     """
 
-    data_files: Unsigned[RuntimeParameter[str | Path | list[str | Path] | None]] = None
+    data_files: Unsigned[RuntimeParameter[str | Path | list[str | Path]]]
     filetype: RuntimeParameter[FileType | None] = None
     storage_options: Unsigned[dict[str, Any] | None] = Field(default=None, repr=False, exclude=True)
     num_examples: RuntimeParameter[int | None] = Field(default=None, ge=1)
@@ -62,6 +62,8 @@ class LoadDataFromFileSystem(GeneratorStep):
 
     def signed_state(self) -> dict[str, Any]:
         """Return what identifies the content of each file, in their order."""
+        if self.data_files is None:
+            return {}
         return {
             "files": [
                 {"type": self._type_of(url), **storage.identity(url, self.storage_options)}
