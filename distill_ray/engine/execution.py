@@ -33,7 +33,7 @@ from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.step_state import StepSpec
 from distill_ray.engine.stopping import stop_on_signals
 from distill_ray.engine.worker import WorkerSetup
-from distill_ray.errors import RunInterruptedError, StepError, StorageError
+from distill_ray.errors import RunInterruptedError, StepError
 from distill_ray.events import (
     Listener,
     PartWritten,
@@ -206,10 +206,8 @@ class _Execution:
             for segment in manifest.segments:
                 part = manifest.parts[segment.part]
                 if part not in indexes:
-                    raise StorageError(
-                        f"Part {manifest.function.part(part.name)} of step '{name}' is gone or damaged. "
-                        f"Run with use_cache=False on '{name}' to make it again."
-                    )
+                    # Reading it whole says what is wrong with it, and removes it: the next run makes it again.
+                    indexes[part] = self._store.read_part(manifest.function, part.name)[1]
                 end = segment.first_row + segment.rows
                 digests = indexes[part].digests[segment.first_row * 16 : end * 16]
                 self._scheduler.feed(name, part, segment.first_row, segment.rows, digests)
