@@ -94,11 +94,22 @@ def test_a_relative_link_leads_to_a_file(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_path_between_backticks_exists(page: Path) -> None:
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    tops = "distill_ray|tests|tools|docs|examples|benchmarks|cluster_configs"
-    named = re.findall(rf"`((?:{tops})/[\w./-]*)`", text)
+def test_a_path_that_is_named_exists(page: Path) -> None:
+    shell = "".join(block.text for block in blocks() if block.page == page and block.language == "sh")
+    named = re.findall(r"(?<![\w/])(?:distill_ray|tests|tools|docs|examples|benchmarks)/[\w./-]*", shell)
+    named += re.findall(
+        r"`((?:distill_ray|tests|tools|docs|examples|benchmarks)/[\w./-]*)`", page.read_text()
+    )
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_distilabels_names_become_is_there() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `distilabel[\w.]*` \| `([\w.]+)`: (.*) \|$", readme, re.MULTILINE)
+    assert len(rows) == 6
+    for door, names in rows:
+        missing = set(re.findall(r"`(\w+)`", names)) - set(dir(import_module(door)))
+        assert not missing, door
 
 
 def test_the_readme_lists_the_exit_codes_that_the_help_does() -> None:
