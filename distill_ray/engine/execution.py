@@ -206,7 +206,7 @@ class _Execution:
             for segment in manifest.segments:
                 part = manifest.parts[segment.part]
                 if part not in indexes:
-                    # Reading it whole says what is wrong with it, and removes it: the next run makes it again.
+                    # Reading it whole says what is wrong, and removes it: the next run makes it again.
                     indexes[part] = self._store.read_part(manifest.function, part.name)[1]
                 end = segment.first_row + segment.rows
                 digests = indexes[part].digests[segment.first_row * 16 : end * 16]
