@@ -259,9 +259,9 @@ def _tokens(rows: Sequence[Row], step: str) -> tuple[int, int]:
     totals = [0, 0]
     for row in rows:
         metadata = row.get("distilabel_metadata")
-        statistics = metadata.get(f"statistics_{step}") if isinstance(metadata, dict) else None
-        if isinstance(statistics, dict):
-            for position, name in enumerate(("input_tokens", "output_tokens")):
-                value = statistics.get(name)
-                totals[position] += sum(value) if isinstance(value, list) else value or 0
+        for each in metadata if isinstance(metadata, list) else [metadata]:  # grouped generations: a list
+            statistics = each.get(f"statistics_{step}") if isinstance(each, dict) else None
+            if isinstance(statistics, dict):
+                totals[0] += statistics.get("input_tokens") or 0
+                totals[1] += statistics.get("output_tokens") or 0
     return totals[0], totals[1]
