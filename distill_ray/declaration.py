@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
@@ -33,6 +33,16 @@ class Declaration(BaseModel):
         except ValidationError as error:
             # Not chained: pydantic's text repeats the values, secrets included.
             raise ParameterError(f"{_label(type(self), parameters)}: {problems(type(self), error)}") from None
+
+    if not TYPE_CHECKING:  # a type checker that sees it lets any attribute be set
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Set a parameter to a value that fits."""
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as error:
+                label = _label(type(self), self.__dict__)
+                raise ParameterError(f"{label}: {problems(type(self), error)}") from None
 
 
 def problems(model: type[BaseModel], error: ValidationError) -> str:

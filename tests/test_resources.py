@@ -37,5 +37,5 @@ def test_resources_are_checked_when_they_are_changed_too() -> None:
     resources = StepResources(replicas=2)
     resources.replicas = 4
     assert resources.replicas == 4
-    with pytest.raises(ValueError, match="replicas"):
+    with pytest.raises(ParameterError, match="StepResources: 'replicas'"):
         resources.replicas = 0

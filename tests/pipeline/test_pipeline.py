@@ -180,6 +180,14 @@ def test_the_metadata_column_is_shown_only_where_asked_for() -> None:
     assert row == plain
 
 
+def test_the_report_counts_tokens_of_grouped_generations_too() -> None:
+    with Pipeline(name="grouped") as pipeline:
+        ask = TextGeneration(name="ask", llm=Loud(), num_generations=3, group_generations=True)
+        LoadDataFromDicts(data=[{"instruction": "hi"}]) >> ask
+    report = run(pipeline).report.steps["ask"]
+    assert (report.input_tokens, report.output_tokens) == (6, 9)
+
+
 def test_nested_runtime_parameters_reach_the_model() -> None:
     with Pipeline(name="nested") as pipeline:
         LoadDataFromDicts(data=[{"instruction": "hi"}]) >> TextGeneration(name="ask", llm=Loud())

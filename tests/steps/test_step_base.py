@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
-from pydantic import model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, GeneratorStep, GlobalStep, Step, snake_case
@@ -110,6 +111,24 @@ def test_a_value_that_does_not_fit_is_an_error_that_names_the_parameter() -> Non
         AddOne(by="one")
     with pytest.raises(ParameterError, match=r"TextGeneration: the parameter 'llm' must be given"):
         TextGeneration()  # type: ignore[call-arg]
+
+
+def test_a_parameter_that_is_changed_must_fit_too() -> None:
+    step = AddOne(name="plus")
+    with pytest.raises(ParameterError, match=r"Step 'plus' \(AddOne\): 'by': .* got 'one'"):
+        step.by = "one"  # type: ignore[assignment]
+    assert step.by == 1
+
+
+def test_a_secret_is_in_no_error() -> None:
+    class Guarded(AddOne):
+        token: SecretStr | None = None
+        options: dict[str, str] = Field(default_factory=dict, repr=False)
+
+    for given in ({"token": ["hunter2"]}, {"options": {"key": ["hunter2"]}}):
+        with pytest.raises(ParameterError) as caught:
+            Guarded(**given)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_step_that_was_refused_joins_no_pipeline(registry: Registry) -> None:
