@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distill_ray.models.llm import ChatItem, ChatType, GenerateOutput, LLMStatistics
 from distill_ray.types import (
     GeneratorStepOutput,
     Row,
@@ -13,7 +14,11 @@ from distill_ray.types import (
 )
 
 __all__ = [
+    "ChatItem",
+    "ChatType",
+    "GenerateOutput",
     "GeneratorStepOutput",
+    "LLMStatistics",
     "Row",
     "RuntimeParameter",
     "StepColumns",

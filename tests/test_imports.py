@@ -40,7 +40,11 @@ DOORS = {
         "OpenAILLM",
     ],
     "distill_ray.typing": [
+        "ChatItem",
+        "ChatType",
+        "GenerateOutput",
         "GeneratorStepOutput",
+        "LLMStatistics",
         "Row",
         "RuntimeParameter",
         "StepColumns",

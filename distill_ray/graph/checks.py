@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from distill_ray.errors import GraphError
 from distill_ray.graph.dag import Graph, listed
@@ -19,17 +19,25 @@ def check(graph: Graph) -> None:
     """
     if not graph.steps:
         raise GraphError("The pipeline has no steps: create them inside `with Pipeline(...)`.")
+    made: dict[str, list[str] | None] = {}
     for name in graph.order():
         step = graph.steps[name]
         _check_connected(graph, name, step)
         _check_process(graph, name, step)
-        _check_mappings(name, step)
-        _check_columns(graph, name, step)
+        outputs = step.outputs  # once for each step: a loader may open a file to know them
+        _check_mappings(name, "input_mappings", step.input_mappings, step.inputs)
+        _check_mappings(name, "output_mappings", step.output_mappings, outputs)
+        _check_columns(name, step, [made[ancestor] for ancestor in graph.ancestors(name)])
+        made[name] = _renamed(step, outputs) if outputs or not step.is_generator else None
 
 
 def output_columns(step: BaseStep) -> list[str]:
     """Names of the columns that a step adds, as the steps after it see them."""
-    return [step.output_mappings.get(name, name) for name in step.outputs]
+    return _renamed(step, step.outputs)
+
+
+def _renamed(step: BaseStep, outputs: StepColumns) -> list[str]:
+    return [step.output_mappings.get(name, name) for name in outputs]
 
 
 def _check_connected(graph: Graph, name: str, step: BaseStep) -> None:
@@ -86,18 +94,14 @@ def _check_arity(name: str, sources: tuple[str, ...], parameters: Iterable[inspe
     )
 
 
-def _check_mappings(name: str, step: BaseStep) -> None:
-    for field, mappings, columns in (
-        ("input_mappings", step.input_mappings, step.inputs),
-        ("output_mappings", step.output_mappings, step.outputs),
-    ):
-        if columns and (unknown := [column for column in mappings if column not in columns]):
-            raise GraphError(
-                f"Step '{name}': `{field}` renames {listed(unknown)}, but the step has {listed(columns)}. "
-                "Write `{name in the step: column of the rows}`."
-            )
-        if twice := _given_twice(mappings):
-            raise GraphError(f"Step '{name}': `{field}` gives the column '{twice}' to several names.")
+def _check_mappings(name: str, field: str, mappings: Mapping[str, str], columns: StepColumns) -> None:
+    if columns and (unknown := [column for column in mappings if column not in columns]):
+        raise GraphError(
+            f"Step '{name}': `{field}` renames {listed(unknown)}, but the step has {listed(columns)}. "
+            "Write `{name in the step: column of the rows}`."
+        )
+    if twice := _given_twice(mappings):
+        raise GraphError(f"Step '{name}': `{field}` gives the column '{twice}' to several names.")
 
 
 def _given_twice(mappings: Mapping[str, str]) -> str | None:
@@ -105,11 +109,11 @@ def _given_twice(mappings: Mapping[str, str]) -> str | None:
     return next((column for column in columns if columns.count(column) > 1), None)
 
 
-def _check_columns(graph: Graph, name: str, step: BaseStep) -> None:
-    ancestors = [graph.steps[ancestor] for ancestor in graph.ancestors(name)]
-    if any(ancestor.is_generator and not ancestor.outputs for ancestor in ancestors):
-        return  # a generator that declares no columns may make any
-    available = {column for ancestor in ancestors for column in output_columns(ancestor)}
+def _check_columns(name: str, step: BaseStep, made: Sequence[list[str] | None]) -> None:
+    """Hold that the steps above make the columns needed; None stands for a step that may make any."""
+    if None in made:
+        return
+    available = {column for columns in made for column in columns or ()}
     for column in _required(step.inputs):
         mapped = step.input_mappings.get(column, column)
         if mapped not in available:

@@ -168,3 +168,16 @@ def test_a_generator_whose_process_takes_no_offset_is_refused() -> None:
 
     refused(line(NoOffset(name="none"), Add()), r"'none': its `process` does not take `offset`")
     refused(line(Wrong(name="wrong"), Add()), r"'wrong' is given no rows, but its `process` wants 'inputs'")
+
+
+def test_a_loader_is_asked_once_for_its_columns_however_many_steps_follow() -> None:
+    asked: list[str] = []
+
+    class Asked(Numbers):
+        @property
+        def outputs(self) -> StepColumns:
+            asked.append("outputs")
+            return ["x"]
+
+    check(line(Asked(), *(Add() for _ in range(5))))
+    assert asked == ["outputs"]
