@@ -8,8 +8,9 @@ counts by name, and by ``version`` where a step or model has one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
+from typing import Any
 
 from distill_ray.signature.encode import digest
 from distill_ray.signature.references import Declared, References, nothing_declared
@@ -31,7 +32,7 @@ class Fingerprint:
     blind_spots: tuple[str, ...] = ()
 
 
-def fingerprint(code: type | FunctionType, declared: Declared = nothing_declared) -> Fingerprint:
+def fingerprint(code: Callable[..., Any], declared: Declared = nothing_declared) -> Fingerprint:
     """Fingerprint a class or function.
 
     Args:

@@ -68,7 +68,7 @@ def names_in(source: str) -> Names:
     words = {node.id for node in nodes if isinstance(node, ast.Name)}
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     return Names(
-        used=frozenset(symbol.get_name() for symbol in symbols if symbol.is_global()),
+        used=frozenset(s.get_name() for s in symbols if s.is_global() and s.is_referenced()),
         bare=frozenset(node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in roots),
         chains=frozenset(chains.values()),
         assigned=frozenset(

@@ -110,7 +110,9 @@ class References:
             if is_user_module(value.__name__):
                 self.blind_spots.add(f"module '{value.__name__}' is handed around: its code does not count.")
             return Tagged("module", value.__name__)
-        return parts(value) or self._value(value)
+        found = parts(value) or self._value(value)
+        self._is_plain &= found.tag != "installed"
+        return found
 
     def _value(self, value: object) -> Tagged:
         cls = type(value)
@@ -133,7 +135,7 @@ class References:
         self._is_plain = False
         if is_user_function(function):
             return self._node(function.__qualname__, function)
-        inner = [getattr(function, "__wrapped__", None), *(cell for _, cell in captured(function))]
+        inner = [*vars(function).values(), *(cell for _, cell in captured(function))]
         users = list(_user_functions_in(inner))
         name = own_name(function) if users else qualified_name(function)
         return Tagged("installed", [name, users])

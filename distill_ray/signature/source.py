@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import linecache
 import sys
 import warnings
@@ -76,19 +77,22 @@ def class_source(cls: type, functions: list[FunctionType], scope: Mapping[str, A
         functions: the functions in it.
         scope: the globals of its module.
     """
-    own = [function.__code__ for function in functions if _is_own(function, cls)]
+    own = [inspect.unwrap(each).__code__ for each in functions if is_own(each, cls)]
     files = [file for name in sorted({code.co_filename for code in own}) if (file := _file(name, scope))]
     found = [
         pieces
         for file in [*files, *module_files(scope)]
         if (pieces := tuple(file.piece(node) for node in file.classes.get(cls.__qualname__, ())))
     ]
-    exact = tuple(piece for pieces in found for piece in pieces if any(piece.holds(code) for code in own))
-    return tuple(dict.fromkeys(exact)) or (found[0] if found else ())
+    if own:
+        candidates = dict.fromkeys(piece for pieces in found for piece in pieces)
+        return tuple(piece for piece in candidates if any(map(piece.holds, own)))
+    return found[0] if found else ()
 
 
-def _is_own(function: FunctionType, cls: type) -> bool:
-    return function.__qualname__.startswith(f"{cls.__qualname__}.")
+def is_own(function: FunctionType, cls: type) -> bool:
+    """Whether a function was defined in the class's body."""
+    return function.__qualname__ == f"{cls.__qualname__}.{function.__name__}"
 
 
 def check_unchanged(function: FunctionType, what: str) -> None:
@@ -287,6 +291,12 @@ def _binds(node: ast.stmt, name: str) -> bool:
         isinstance(inner, ast.Name) and inner.id == name and isinstance(inner.ctx, ast.Store)
         for inner in ast.walk(node)
     )
+
+
+def class_scope(cls: type, functions: list[FunctionType]) -> Mapping[str, Any]:
+    """Return the globals of a class's module, as its functions see them: it may have been imported anew."""
+    scopes = (function.__globals__ for function in functions)
+    return next((s for s in scopes if s.get("__name__") == cls.__module__), module_scope(cls.__module__))
 
 
 def module_scope(module: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fractions import Fraction
 from functools import singledispatch
 from pathlib import PurePath
 from types import EllipsisType, FunctionType, MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from distill_ray.signature.qualified_name import qualified_name
 
@@ -164,6 +164,11 @@ def _(value: MappingProxyType) -> object:  # type: ignore[type-arg]
 
 @encode_value.register
 def _(value: type) -> object:
+    return Tagged("type", qualified_name(value))
+
+
+@encode_value.register(type(ClassVar))
+def _(value: object) -> object:  # Any is one of these before Python 3.11, and a class since
     return Tagged("type", qualified_name(value))
 
 

@@ -19,13 +19,13 @@ _THIS_PACKAGE = Path(__file__).resolve().parents[1]
 
 def is_user_module(name: str) -> bool:
     """Whether a module is the user's own. One that nobody can find is: its code must not pass unseen."""
+    if name == "__main__":
+        return True
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is not None:
         return _is_user_file(str(file))
     root = name.partition(".")[0]
-    if root == "__main__":
-        return True
     return root not in sys.stdlib_module_names and not hasattr(module, "__path__")
 
 

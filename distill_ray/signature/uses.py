@@ -8,9 +8,9 @@ import importlib
 import inspect
 import linecache
 from collections.abc import Container, Mapping
-from enum import EnumMeta
+from enum import Enum, EnumMeta
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from distill_ray.errors import SignatureError
 from distill_ray.signature import source
@@ -29,6 +29,9 @@ from distill_ray.signature.user_code import (
 
 _PYDANTICS = frozenset({"model_config", "model_fields", "model_computed_fields", "model_post_init"})
 """Members that pydantic puts into a class; what of them is the user's is in the source."""
+
+_KNOWN_BY_NAME = (type, FunctionType, ModuleType, type(ClassVar))
+"""Kinds of values that say themselves where they are from."""
 
 _MADE_BY_CALLS = frozenset({"builtins", "enum", "typing", "typing_extensions"})
 """Where the metaclasses are whose classes are wholly known by their members."""
@@ -67,7 +70,8 @@ class _Unfolding:
     def of_function(self, function: FunctionType) -> None:
         piece = source.function_source(function)
         self._node.text = normal_form(piece.text)
-        self.names(piece.text, function.__globals__, nested=_is_nested(function))
+        own = frozenset(function.__code__.co_freevars)
+        self.names(piece.text, function.__globals__, own=own, nested=_is_nested(function))
         self._live_parts(function)
 
     def of_class(self, cls: type) -> None:
@@ -82,7 +86,7 @@ class _Unfolding:
         functions = [f for member in vars(cls).values() for f in _users_functions(member)]
         for each in functions:
             source.check_unchanged(each, f"'{each.__qualname__}'")
-        scope = source.module_scope(cls.__module__) or (functions[0].__globals__ if functions else {})
+        scope = source.class_scope(cls, functions)
         pieces = source.class_source(cls, functions, scope)
         if not pieces:
             _check_known_by_members(cls, functions)
@@ -97,15 +101,24 @@ class _Unfolding:
         for name, item in sorted(state(value).items()):
             self._use(name, item, sourced=self._node.sourced)
 
-    def names(self, text: str, scope: Mapping[str, Any], *, nested: bool = False) -> None:
-        """Reach what the names in a source text stand for."""
+    def names(
+        self, text: str, scope: Mapping[str, Any], *, own: frozenset[str] = frozenset(), nested: bool = False
+    ) -> None:
+        """Reach what the names in a source text stand for.
+
+        Args:
+            text: the source.
+            scope: the globals of its module.
+            own: names that are no globals: what a function captured.
+            nested: whether the source stands in a function, whose variables it may name.
+        """
         names = names_in(text)
         modules = self._imported_modules(names, scope)
         everything = {**scope, **modules}
         for chain in sorted(names.chains):
-            if chain[0] in names.used or chain[0] in modules:
+            if chain[0] in names.used - own or chain[0] in modules:
                 self._chain(chain, everything)
-        for name in sorted({*names.used, *modules}):
+        for name in sorted({*(names.used - own), *names.assigned, *modules}):
             self._name(name, names, everything, nested=nested)
         for word in sorted(names.unseen - set(scope)):
             self._blind(f"uses '{word}', and what it gets by that does not count")
@@ -136,7 +149,7 @@ class _Unfolding:
     def _global(self, label: str, name: str, scope: Mapping[str, Any]) -> None:
         """Reach a name of a module, where it was made: a value does not say where it is from."""
         value = scope[name]
-        if isinstance(value, type | FunctionType | ModuleType):
+        if isinstance(value, _KNOWN_BY_NAME):
             self._use(label, value)
             return
         statements = source.statements_binding(name, scope)
@@ -185,10 +198,10 @@ class _Unfolding:
         What is not the user's is left out, as it differs between versions of Python and pydantic.
         """
         if isinstance(cls, EnumMeta):
-            self._use("members", {name: member.value for name, member in cls.__members__.items()})
+            members: Mapping[str, Enum] = cls.__members__
+            self._use("members", {name: each.value for name, each in members.items()})
         written = {name for piece in pieces for name in names_in(piece.text).members} if pieces else vars(cls)
-        members: dict[str, Any] = dict(vars(cls))
-        for name, member in sorted(members.items()):
+        for name, member in sorted(vars(cls).items()):
             functions = _users_functions(member)
             own = [f for f in functions if any(piece.holds(f.__code__) for piece in pieces)]
             for function in own:
@@ -266,6 +279,5 @@ def _is_attribute(cls: type, name: str, member: object, written: Container[str])
 
 def _check_known_by_members(cls: type, functions: list[FunctionType]) -> None:
     """A class without a ``class`` statement in any source, such as a namedtuple, is what its members are."""
-    typed_in = any(f.__qualname__ == f"{cls.__qualname__}.{f.__name__}" for f in functions)
-    if typed_in or type(cls).__module__ not in _MADE_BY_CALLS:
+    if any(source.is_own(each, cls) for each in functions) or type(cls).__module__ not in _MADE_BY_CALLS:
         raise source.no_source(f"class '{cls.__qualname__}'")
