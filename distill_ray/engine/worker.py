@@ -262,6 +262,12 @@ def _tokens(rows: Sequence[Row], step: str) -> tuple[int, int]:
         for each in metadata if isinstance(metadata, list) else [metadata]:  # grouped generations: a list
             statistics = each.get(f"statistics_{step}") if isinstance(each, dict) else None
             if isinstance(statistics, dict):
-                totals[0] += statistics.get("input_tokens") or 0
-                totals[1] += statistics.get("output_tokens") or 0
+                totals[0] += _total(statistics.get("input_tokens"))
+                totals[1] += _total(statistics.get("output_tokens"))
     return totals[0], totals[1]
+
+
+def _total(tokens: Any) -> int:
+    """A number of tokens, or the sum of one for each generation; users may write anything there."""
+    counts = tokens if isinstance(tokens, list) else [tokens]
+    return sum(each for each in counts if isinstance(each, int))

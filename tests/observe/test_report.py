@@ -75,6 +75,16 @@ def test_what_was_computed_is_counted() -> None:
     assert half.failures == []
 
 
+def test_tokens_that_are_no_numbers_count_as_none() -> None:
+    rows = [
+        {"distilabel_metadata": {"statistics_load": {"input_tokens": "many", "output_tokens": [1, None]}}}
+    ]
+    with Pipeline(name="odd") as pipeline:
+        LoadDataFromDicts(name="load", data=rows)
+    load = pipeline.run(engine="inline").report.steps["load"]
+    assert (load.input_tokens, load.output_tokens) == (0, 1)
+
+
 def test_a_hit_reuses_everything() -> None:
     run(numbers())
     report = run(numbers())
