@@ -9,12 +9,14 @@ Exit codes:
 4    a model, or what a step declares in `resources`, is not to be had
 70   something that distill_ray did not foresee: its traceback is shown
 130  stopped by SIGINT (Ctrl-C): run it again to resume
+141  whoever read standard output is gone
 143  stopped by SIGTERM: likewise
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,6 +47,9 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 UNFORESEEN = 70
 """What sysexits.h calls EX_SOFTWARE."""
 
+READER_GONE = 128 + 13
+"""What a shell says of a process that SIGPIPE ended."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="distill-ray")
@@ -66,6 +71,7 @@ def cli() -> None:
       4    a model, or what a step declares in `resources`, is not to be had
       70   something unforeseen
       130  stopped by SIGINT (Ctrl-C): run it again to resume
+      141  whoever read standard output is gone
       143  stopped by SIGTERM: likewise
 
     Progress goes to standard error: a live table on a terminal, lines elsewhere.
@@ -84,10 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; by default those of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--json" not in given:
-        return _run(given)[0]
+    try:
+        return _run_as_json(given) if "--json" in given else _run(given)[0]
+    except BrokenPipeError:
+        # As after SIGPIPE: silent. The interpreter flushes once more at its end, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return READER_GONE
+
+
+def _run_as_json(arguments: list[str]) -> int:
     with only_json() as write:
-        code, record = _run(given)
+        code, record = _run(arguments)
         if record is not None:
             write(json.dumps(record, indent=2))
     return code
@@ -96,13 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> tuple[int, dict[str, Any] | None]:
     """Return the exit code, and what there is to say as JSON."""
     try:
-        done = cli.main(arguments, prog_name="distill-ray", standalone_mode=False)
+        with cli.make_context("distill-ray", arguments) as context:
+            return 0, cli.invoke(context)
+    except click.exceptions.Exit as end:  # --help and the like
+        return end.exit_code, None
+    except BrokenPipeError:
+        raise
     except BaseException as error:  # every way to end has its exit code
         code = exit_code(error)
         _show(error, code)
         return code, _error_record(error, code)
-    # Options such as --help end with a number, commands with their record.
-    return (done, None) if isinstance(done, int) else (0, done)
 
 
 def exit_code(error: BaseException) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,16 @@ def test_each_error_has_its_exit_code(error: BaseException, code: int) -> None:
     assert exit_code(error) == code
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_who_went_away_is_no_fault(script: Write, options: list[str]) -> None:
+    command = [sys.executable, "-m", "distill_ray", "plan", str(script()), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, "")
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["demo"]])
 def test_help_shows_an_example_and_says_what_each_option_does(command: list[str], capfd: Capture) -> None:
     assert main([*command, "--help"]) == 0
@@ -192,15 +204,13 @@ def test_help_and_the_module_tell_the_same_exit_codes(capfd: Capture) -> None:
     main(["--help"])
     help_text = capfd.readouterr().out
     assert cli.main.__doc__ is not None
-    for code in ("0", "1", "2", "3", "4", "70", "130", "143"):
+    for code in ("0", "1", "2", "3", "4", "70", "130", "141", "143"):
         for text in (help_text, cli.main.__doc__):
             assert any(line.split()[:1] == [code] for line in text.splitlines())
 
 
 def _forget(path: Path) -> None:
     """As in a new process, where the script has not been read."""
-    import sys
-
     sys.modules.pop(path.stem, None)
 
 
