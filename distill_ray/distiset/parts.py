@@ -13,8 +13,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import check_footer, footer_size
+from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.store import TAIL, CacheStore
 from distill_ray.errors import CorruptObjectError, StorageError
 from distill_ray.storage import Storage
@@ -61,19 +60,11 @@ class CachedParts:
     def schema(self, part: int) -> tuple[pa.Schema, int]:
         """See `Parts.schema`."""
         try:
-            return _parse_footer(self._footer(self.manifest.parts[part]))
-        except (FileNotFoundError, StorageError):
+            footer = self.store.read_footer(self.manifest.function, self.manifest.parts[part])
+        except StorageError:
             table = self.read(part)  # says what is wrong with it, if it still is
             return table.schema, table.num_rows
-
-    def _footer(self, part: PartEntry) -> bytes:
-        """The part's end, with its footer, seen to be what was written."""
-        path = self.manifest.function.part(part.name)
-        tail = self.store.storage.read_tail(path, TAIL)
-        if len(tail) < footer_size(tail) <= part.size:
-            tail = self.store.storage.read_tail(path, footer_size(tail))
-        check_footer(tail)
-        return tail
+        return _parse_footer(footer)
 
 
 @dataclass(frozen=True)
