@@ -41,7 +41,7 @@ class CacheStore:
     storage: Storage
 
     def check_format(self) -> None:
-        """Claim an empty root, or refuse one that another format wrote.
+        """Refuse a root that another format wrote; an empty one is fine.
 
         Raises:
             FormatVersionError: the root's format is not ours.
@@ -49,9 +49,7 @@ class CacheStore:
         try:
             found = self.storage.read(FORMAT_FILE)
         except FileNotFoundError:
-            if self.storage.put_if_absent(FORMAT_FILE, orjson.dumps(_FORMAT)):
-                return
-            found = self.storage.read(FORMAT_FILE)
+            return
         try:
             known = orjson.loads(found) == _FORMAT
         except ValueError:
@@ -61,6 +59,15 @@ class CacheStore:
                 f"The cache root {self.storage.url} has format {found[:200]!r}; this version of distill_ray "
                 f"writes format {FORMAT_VERSION}. Use another `cache_dir`, or the version that made it."
             )
+
+    def claim(self) -> None:
+        """Mark an empty root as one of our format, before anything else is written to it.
+
+        Raises:
+            FormatVersionError: another format was quicker.
+        """
+        self.storage.put_if_absent(FORMAT_FILE, orjson.dumps(_FORMAT))
+        self.check_format()
 
     def read_manifest(self, function: FunctionId, output_key: str) -> Manifest | None:
         """Return the manifest of an output if it is complete, else None.

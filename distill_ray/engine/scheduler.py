@@ -193,6 +193,8 @@ class Scheduler:
         for state in self.steps.values():
             if self._winding_down:
                 yield from flush_replicas(state)
+                if state.phase is Phase.FLUSHING and self.failure is None:
+                    yield from commit(state)  # stopped when it had all its rows: a hit for the next run
                 continue
             if state.phase is Phase.RUNNING:
                 yield from self._run(state)

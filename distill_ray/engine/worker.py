@@ -22,7 +22,7 @@ from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
 from distill_ray.engine.messages import Failure, Range, StoredPart, Work, WorkRecord
 from distill_ray.errors import RowError
-from distill_ray.steps.base import BaseStep, GeneratorStep, Step
+from distill_ray.steps.base import BaseStep, GeneratorStep, Step, label_of
 from distill_ray.steps.mappings import to_pipeline_names, to_step_names
 from distill_ray.storage import Storage
 from distill_ray.types import Batch, Row
@@ -80,7 +80,7 @@ class Worker:
     def __init__(self, setup: WorkerSetup, replica: int) -> None:
         self._setup = setup
         self._step = setup.step
-        self._name = setup.step.label
+        self._name = label_of(setup.step)
         self._store = CacheStore(setup.storage)
         tag = f"{setup.position:03d}-{replica:03d}"
         self._writer = PartWriter(self._store, setup.function, setup.run, tag, setup.writer)

@@ -14,7 +14,7 @@ from distill_ray.errors import GraphError
 from distill_ray.graph import Graph, check, mermaid
 from distill_ray.pipeline.parameters import check_given, with_parameters
 from distill_ray.pipeline.saving import dump_pipeline, load_pipeline, read_json, read_yaml, write_tree
-from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry
+from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry, label_of
 
 if TYPE_CHECKING:
     from distill_ray.distiset import Distiset
@@ -106,10 +106,10 @@ class Pipeline:
         for step in (upstream, downstream):
             if step.pipeline is not self:
                 raise GraphError(
-                    f"Step '{step.label}' is not in {self!r}: create it inside the same "
+                    f"Step '{label_of(step)}' is not in {self!r}: create it inside the same "
                     "`with Pipeline(...) as pipeline:` block, or with `pipeline=pipeline`."
                 )
-        self.graph.connect(upstream.label, downstream.label)
+        self.graph.connect(label_of(upstream), label_of(downstream))
 
     def run(
         self,

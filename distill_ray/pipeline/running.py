@@ -121,6 +121,7 @@ def _execute(
 ) -> Mapping[str, Manifest]:
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
+    store.claim()
     settings = RunSettings(run_id, writer=writer_settings(), max_batches=request.max_batches)
     return execute(plan, store, _executor(request.engine), settings, emit)
 

@@ -36,6 +36,14 @@ class StepRegistry(Protocol):
 ACTIVE_REGISTRY: ContextVar[StepRegistry | None] = ContextVar("distill_ray_active_pipeline", default=None)
 
 
+def label_of(step: BaseStep) -> str:
+    """The step's name, or its class where it has none yet: for messages.
+
+    No property of the step, so that users may have a field ``label``.
+    """
+    return step.name or type(step).__name__
+
+
 def snake_case(class_name: str) -> str:
     """``TextGeneration`` -> ``text_generation``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
@@ -95,11 +103,6 @@ class BaseStep(Declaration):
         self.__dict__["name"] = name
 
     @property
-    def label(self) -> str:
-        """The step's name, or its class where it has none yet: for messages."""
-        return self.name or type(self).__name__
-
-    @property
     def inputs(self) -> StepColumns:
         """Columns that the step reads."""
         return []
@@ -133,8 +136,8 @@ class BaseStep(Declaration):
         """Let this step's output flow into each of ``steps``."""
         if self.pipeline is None:
             raise GraphError(
-                f"Step '{self.label}' is in no pipeline: create it inside `with Pipeline(...) as pipeline:` "
-                "or pass `pipeline=`."
+                f"Step '{label_of(self)}' is in no pipeline: create it inside "
+                "`with Pipeline(...) as pipeline:` or pass `pipeline=`."
             )
         for step in _as_steps(steps):
             self.pipeline.connect_steps(self, step)

@@ -10,7 +10,7 @@ from types import SimpleNamespace, UnionType, new_class
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from distill_ray.errors import GraphError, ParameterError
-from distill_ray.steps.base import BaseStep, GeneratorStep, GlobalStep, Step
+from distill_ray.steps.base import BaseStep, GeneratorStep, GlobalStep, Step, label_of
 from distill_ray.types import RuntimeParameterMark, StepColumns
 
 StepType: TypeAlias = Literal["normal", "global", "generator"]
@@ -109,8 +109,8 @@ class _Parameters:
         values = {name: getattr(instance, name) for name in self.annotations}
         if missing := [name for name in self.annotations if name in self.required and values[name] is None]:
             raise ParameterError(
-                f"Step '{instance.label}' has no value for {', '.join(missing)}: give it to the step, or to "
-                "run(parameters={step name: {...}})."
+                f"Step '{label_of(instance)}' has no value for {', '.join(missing)}: give it to the "
+                "step, or to run(parameters={step name: {...}})."
             )
         return values
 

@@ -20,7 +20,7 @@ from distill_ray.signature.qualified_name import qualified_name
 from distill_ray.signature.references import class_version
 from distill_ray.signature.stand_in import Tagged, UnencodableError, stand_in
 from distill_ray.signature.user_code import is_user_class, is_user_function
-from distill_ray.steps.base import BaseStep
+from distill_ray.steps.base import BaseStep, label_of
 from distill_ray.steps.marks import is_unsigned
 
 
@@ -63,7 +63,7 @@ def step_function(step: BaseStep) -> StepFunction:
             blind_spots=tuple(sorted(signing.blind_spots)),
         )
     except SignatureError as error:
-        raise SignatureError(f"Step '{step.label}': {error}") from error
+        raise SignatureError(f"Step '{label_of(step)}': {error}") from error
 
 
 class _Signing:

@@ -65,8 +65,14 @@ def flip(path: Path, position: int) -> None:
 # The root's format.
 
 
-def test_an_empty_root_is_claimed_and_then_known(store: CacheStore) -> None:
+def test_an_empty_root_is_left_empty_by_a_look_at_it(store: CacheStore) -> None:
     store.check_format()
+    assert not Path(store.storage.url).exists() or not list(Path(store.storage.url).iterdir())
+
+
+def test_an_empty_root_is_claimed_and_then_known(store: CacheStore) -> None:
+    store.claim()
+    store.claim()
     store.check_format()
     assert store.storage.read("format.json") == b'{"format":1}'
 
@@ -78,6 +84,8 @@ def test_a_root_of_another_format_is_refused(store: CacheStore, found: bytes) ->
         FormatVersionError, match=r"this version of distill_ray writes format 1\. Use another"
     ):
         store.check_format()
+    with pytest.raises(FormatVersionError):
+        store.claim()
 
 
 def test_the_format_may_be_written_by_hand(store: CacheStore) -> None:
@@ -294,8 +302,8 @@ def test_records_of_pipelines_stay_within_the_root(store: CacheStore) -> None:
 def test_a_cache_in_a_bucket_does_the_same(gcs_root: GcsRoot) -> None:
     store = CacheStore(open_storage(gcs_root.url, gcs_root.storage_options))
     catalog = StoreCatalog(store)
-    store.check_format()
-    store.check_format()
+    store.claim()
+    store.claim()
     rows = [{"n": n} for n in range(2 * TAIL // 16)]
     entries = [write_part(store), write_part(store, "run-000-00002", rows)]
     manifest = manifest_of(*entries)

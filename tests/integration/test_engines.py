@@ -329,3 +329,16 @@ def test_replicas_that_find_no_room_are_not_waited_for(local_ray: None) -> None:
     distiset = pipeline.run()
     assert len(rows_of(distiset)) == 30
     assert distiset.report.steps["double_0"].replicas == 1
+
+
+def test_a_step_may_have_a_field_named_label(engine: Engine) -> None:
+    class Classify(Step):
+        label: str = "positive"
+
+        def process(self, inputs: StepInput) -> StepOutput:
+            yield inputs
+
+    with Pipeline(name="labels") as pipeline:
+        LoadDataFromDicts(data=[{"n": 1}]) >> Classify()
+    assert list(pipeline.graph.steps) == ["load_data_from_dicts_0", "classify_0"]
+    assert rows_of(pipeline.run(engine=engine)) == [{"n": 1}]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from distill_ray import storage
 from distill_ray.errors import ParameterError
-from distill_ray.steps.base import GeneratorStep
+from distill_ray.steps.base import GeneratorStep, label_of
 from distill_ray.steps.loaders.readers import READERS, Skip
 from distill_ray.types import GeneratorStepOutput, Row, RuntimeParameter, StepColumns, Unsigned
 
@@ -91,10 +91,12 @@ class LoadDataFromFileSystem(GeneratorStep):
 
     def _files(self) -> list[str]:
         if self.data_files is None:
-            raise ParameterError(f"Step '{self.label}' has no `data_files`: give a path, a URL or a glob.")
+            raise ParameterError(
+                f"Step '{label_of(self)}' has no `data_files`: give a path, a URL or a glob."
+            )
         given = self.data_files if isinstance(self.data_files, list) else [self.data_files]
         if not given:
-            raise ParameterError(f"Step '{self.label}': `data_files` is an empty list.")
+            raise ParameterError(f"Step '{label_of(self)}': `data_files` is an empty list.")
         return [file for url in given for file in storage.expand(str(url), self.storage_options)]
 
     def _type_of(self, url: str) -> FileType:
@@ -106,7 +108,7 @@ class LoadDataFromFileSystem(GeneratorStep):
         filetype = _EXTENSIONS.get(suffixes[-1]) if suffixes else None
         if filetype is None:
             raise ParameterError(
-                f"Step '{self.label}' cannot tell the type of '{url}' from its name: give `filetype`, one of "
-                f"{', '.join(READERS)}."
+                f"Step '{label_of(self)}' cannot tell the type of '{url}' from its name: give "
+                f"`filetype`, one of {', '.join(READERS)}."
             )
         return filetype

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models.llm import LLM, ChatType, GenerateOutput
-from distill_ray.steps.base import Step, snake_case
+from distill_ray.steps.base import Step, label_of, snake_case
 from distill_ray.types import Batch, Row, RuntimeParameter, StepInput, StepOutput
 
 METADATA = "distilabel_metadata"
@@ -86,7 +86,7 @@ class Task(Step):
         )
         if len(answers) != len(rows):
             raise ModelError(
-                f"Task '{self.label}': {type(self.llm).__name__} gave {len(answers)} outputs "
+                f"Task '{label_of(self)}': {type(self.llm).__name__} gave {len(answers)} outputs "
                 f"for {len(rows)} inputs."
             )
         yield [
@@ -99,13 +99,13 @@ class Task(Step):
         try:
             return self.format_input(row)
         except ParameterError as error:
-            raise ParameterError(f"Task '{self.label}', row {index} of the batch: {error}") from error
+            raise ParameterError(f"Task '{label_of(self)}', row {index} of the batch: {error}") from error
 
     def _answer(self, row: Row, request: ChatType, answer: GenerateOutput) -> Batch:
         """Return the output rows of one input row."""
         if len(answer["generations"]) != self.num_generations:
             raise ModelError(
-                f"Task '{self.label}': {type(self.llm).__name__} gave {len(answer['generations'])} "
+                f"Task '{label_of(self)}': {type(self.llm).__name__} gave {len(answer['generations'])} "
                 f"generations for an input, {self.num_generations} were asked for."
             )
         parsed = [self._parse(row, request, answer, index) for index in range(self.num_generations)]

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from distill_ray.errors import ParameterError
 from distill_ray.models.llm import ChatType
+from distill_ray.steps.base import label_of
 from distill_ray.steps.tasks.task import Task
 from distill_ray.types import Row, RuntimeParameter, StepColumns
 
@@ -47,15 +48,17 @@ class TextGeneration(Task):
         try:
             used = _variables(self.template)
         except TemplateError as error:
-            raise ParameterError(f"Task '{self.label}': the template is not valid Jinja2: {error}") from error
+            raise ParameterError(
+                f"Task '{label_of(self)}': the template is not valid Jinja2: {error}"
+            ) from error
         if unknown := sorted(used - set(self.columns)):
             raise ParameterError(
-                f"Task '{self.label}': the template uses {unknown}, which `columns` does not name. "
+                f"Task '{label_of(self)}': the template uses {unknown}, which `columns` does not name. "
                 f"columns={list(self.columns)}; add them there, or mend the template."
             )
         if unused := [column for column in self.columns if column not in used]:
             raise ParameterError(
-                f"Task '{self.label}': `columns` names {unused}, which the template does not use. "
+                f"Task '{label_of(self)}': `columns` names {unused}, which the template does not use. "
                 "Take them out, or use them in the template."
             )
         return self
