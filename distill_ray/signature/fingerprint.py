@@ -49,7 +49,8 @@ def fingerprint(code: Callable[..., Any], declared: Declared = nothing_declared)
     for node in references.nodes:  # grows meanwhile
         work_out(node, references)
         graph.append([node.name, node.text, node.uses])
-        put_piece(pieces, node.name, node.text)
+        if node.text:
+            put_piece(pieces, node.name, node.text)
         for name, value in node.values.items():
             put_piece(pieces, f"{node.name}: value of {name}", value)
     blind_spots = tuple(sorted(references.blind_spots))

@@ -1,5 +1,3 @@
-# ruff: noqa
-# mypy: ignore-errors
 # fmt: off
 """Code whose fingerprints are pinned: something of everything, in the syntax of Python 3.10."""
 
