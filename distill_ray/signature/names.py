@@ -13,7 +13,17 @@ from dataclasses import dataclass
 _UNSEEN = frozenset(
     {
         *("getattr", "setattr", "vars", "globals", "locals", "eval", "exec", "compile", "__import__"),
-        *("import_module", "open", "read_text", "read_bytes", "environ", "getenv", "__doc__", "getdoc"),
+        *(
+            "import_module",
+            "open",
+            "read_text",
+            "read_bytes",
+            "environ",
+            "getenv",
+            "__doc__",
+            "getdoc",
+            "__file__",
+        ),
     }
 )
 """Names through which code comes by what its source does not show."""

@@ -7,8 +7,10 @@ import functools
 import importlib
 import inspect
 import linecache
+import os
 from collections.abc import Container, Mapping
 from enum import Enum, EnumMeta
+from pathlib import Path, PurePath
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
@@ -20,6 +22,7 @@ from distill_ray.signature.normal_form import normal_form
 from distill_ray.signature.parts import state
 from distill_ray.signature.qualified_name import qualified_name
 from distill_ray.signature.references import Node, References, Statements, captured
+from distill_ray.signature.stand_in import Tagged
 from distill_ray.signature.user_code import (
     is_user_class,
     is_user_function,
@@ -32,6 +35,9 @@ _PYDANTICS = frozenset({"model_config", "model_fields", "model_computed_fields",
 
 _KNOWN_BY_NAME = (type, FunctionType, ModuleType, type(ClassVar))
 """Kinds of values that say themselves where they are from."""
+
+_OF_THE_MODULE = frozenset({"__name__", "__file__", "__package__", "__spec__", "__loader__", "__builtins__"})
+"""Globals that say how and from where a module was imported: they differ between machines."""
 
 _MADE_BY_CALLS = frozenset({"builtins", "enum", "typing", "typing_extensions"})
 """Where the metaclasses are whose classes are wholly known by their members."""
@@ -92,8 +98,9 @@ class _Unfolding:
             _check_known_by_members(cls, functions)
             self._use("annotations", inspect.get_annotations(cls), sourced=False)
         self._node.text = "\n".join(normal_form(piece.text) for piece in pieces)
+        own = frozenset(name for each in functions for name in each.__code__.co_freevars)
         for piece in pieces:
-            self.names(piece.text, scope, nested=_is_nested(cls))
+            self.names(piece.text, scope, own=own, nested=_is_nested(cls))
         self._members(cls, pieces)
 
     def of_object(self, value: object) -> None:
@@ -124,6 +131,8 @@ class _Unfolding:
             self._blind(f"uses '{word}', and what it gets by that does not count")
 
     def _name(self, name: str, names: Names, scope: Mapping[str, Any], *, nested: bool) -> None:
+        if name in _OF_THE_MODULE:
+            return
         if name in names.assigned:
             self._blind(f"sets '{name}' while it runs, whose value does not count")
         elif name in scope:
@@ -160,7 +169,7 @@ class _Unfolding:
                 return
             scope = source.module_scope(module)
             statements = source.statements_binding(name, scope)
-        self._use(label, value, sourced=bool(statements))
+        self._use(label, _from_its_module(value, scope, statements), sourced=bool(statements))
         if statements and label not in self._node.values:
             self._node.uses[f"{label} ="] = self._references.statements(name, scope, statements)
 
@@ -236,6 +245,17 @@ class _Unfolding:
                 f"'{self._node.name}' imports '{module}' while it runs; to see its code it was imported "
                 f"here, which failed: {error}"
             ) from error
+
+
+def _from_its_module(value: Any, scope: Mapping[str, Any], statements: str) -> Any:
+    """A path that was made from ``__file__``, as it looks from there: it differs between machines."""
+    file = scope.get("__file__")
+    if file is None or not isinstance(value, str | PurePath) or not PurePath(value).is_absolute():
+        return value
+    folder, path = Path(file).resolve().parent, Path(value).resolve()
+    if "__file__" in statements or path.is_relative_to(folder):
+        return Tagged("beside the module", Path(os.path.relpath(path, folder)).as_posix())
+    return value
 
 
 def _is_nested(code: type | FunctionType) -> bool:

@@ -554,21 +554,53 @@ def test_classes_and_functions_of_notebook_cells_are_known_by_their_cells(
     assert fingerprint(scope["Settings"]).digest != settings.digest
 
 
-def test_a_script_and_the_module_of_its_name_have_one_fingerprint(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from distill_ray.signature.fingerprint import fingerprint\nLIMIT = 1\nclass Mode(str): pass\n"
-        "MODE = Mode('a')\nclass Work:\n    def run(self): return LIMIT, MODE\n"
-        "print(fingerprint(Work).digest)\n"
-    )
-    runs = [[str(script)], ["-m", "script"], ["-c", "import script"]]
-    printed = {
-        subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
-        ).stdout
-        for arguments in runs
-    }
+SCRIPT = """
+import logging
+from pathlib import Path
+from distill_ray.signature.fingerprint import fingerprint
+
+LIMIT = 1
+HERE = Path(__file__).resolve().parent
+PROMPTS = HERE / "prompts"
+log = logging.getLogger(__name__)
+
+class Mode(str):
+    pass
+
+MODE = Mode("a")
+
+class Work:
+    def run(self):
+        log.info(__name__)
+        return LIMIT, MODE, HERE, PROMPTS
+
+print(fingerprint(Work).digest)
+"""
+
+
+def test_a_script_and_the_module_of_its_name_have_one_fingerprint_wherever_they_lie(tmp_path: Path) -> None:
+    printed = set()
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        folder.mkdir()
+        (folder / "script.py").write_text(SCRIPT)
+        for arguments in (
+            [str(folder / "script.py")],
+            ["script.py"],
+            ["-m", "script"],
+            ["-c", "import script"],
+        ):
+            run = subprocess.run(
+                [sys.executable, *arguments], cwd=folder, check=True, capture_output=True, text=True
+            )
+            printed.add(run.stdout)
     assert len(printed) == 1
+
+
+def test_a_path_counts_as_it_looks_from_its_module(write_module: Write) -> None:
+    text = "from pathlib import Path\nPROMPT = Path(__file__).parent / 'a.txt'\ndef run(x): return PROMPT"
+    assert differ(write_module, text, "a.txt", "b.txt")
+    assert not differ(write_module, text, "a.txt", "a.txt")
+    assert differ(write_module, "PROMPT = '/data/a.txt'\ndef run(x): return PROMPT", "a.txt", "b.txt")
 
 
 def test_code_without_source_is_an_error_that_asks_for_a_version() -> None:
