@@ -1,6 +1,7 @@
 """SIGKILL of the driver at any moment costs at most the flush interval: nothing else is computed again.
 
-``pytest -m slow tests/acceptance/test_kill.py`` kills at ten random moments, the usual suite at one.
+``pytest -m slow tests/acceptance/test_kill.py`` kills at ten random moments, the driver alone and every
+process at once; the usual suite kills one driver.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROWS = 400
@@ -74,7 +77,20 @@ def computed(folder: Path) -> list[tuple[int, float]]:
     return [(int(line[0]), float(line[1])) for line in lines if len(line) == 2]
 
 
-def kill_and_run_again(folder: Path, after_seconds: float) -> dict[str, float]:
+def kill_driver(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+
+
+def kill_everything(process: subprocess.Popen[str]) -> None:
+    """The driver, the actors and Ray at once, as when a machine loses power."""
+    driver = psutil.Process(process.pid)
+    for each in [*driver.children(recursive=True), driver]:
+        each.kill()
+
+
+def kill_and_run_again(
+    folder: Path, after_seconds: float, kill: Callable[[subprocess.Popen[str]], None]
+) -> dict[str, float]:
     """Kill a first run so many seconds after its first row; let a second one end. Return what was lost."""
     process = start(folder)
     deadline = time.monotonic() + 90
@@ -83,7 +99,7 @@ def kill_and_run_again(folder: Path, after_seconds: float) -> dict[str, float]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(after_seconds)
-    process.send_signal(signal.SIGKILL)
+    kill(process)
     process.communicate()
     killed_at = time.time()
     time.sleep(2)  # Ray's processes end with their driver
@@ -105,14 +121,17 @@ def kill_and_run_again(folder: Path, after_seconds: float) -> dict[str, float]:
 
 
 def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
-    lost = kill_and_run_again(tmp_path, after_seconds=3.0)
+    lost = kill_and_run_again(tmp_path, 3.0, kill_driver)
     assert lost["again"] < lost["before"] < ROWS
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("kill", [kill_driver, kill_everything])
 @pytest.mark.parametrize("moment", range(10))
-def test_a_run_killed_at_any_moment_is_resumed(tmp_path: Path, moment: int) -> None:
+def test_a_run_killed_at_any_moment_is_resumed(
+    tmp_path: Path, moment: int, kill: Callable[[subprocess.Popen[str]], None]
+) -> None:
     after = random.Random(moment).uniform(0, 4.5)
-    lost = kill_and_run_again(tmp_path, after)
-    print(json.dumps({"killed_after_seconds": round(after, 2), "rows": ROWS, **lost}))
+    lost = kill_and_run_again(tmp_path, after, kill)
+    print(json.dumps({"killed": kill.__name__, "after_seconds": round(after, 2), "rows": ROWS, **lost}))
