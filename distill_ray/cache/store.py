@@ -114,10 +114,11 @@ class CacheStore:
     ) -> list[tuple[PartEntry, UnitIndex]]:
         """Read the unit indexes of several parts at once; parts that are gone or damaged are left out."""
         with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(lambda part: self._read_index(function, part), parts)
+            found = pool.map(lambda part: self.read_index(function, part), parts)
             return [(part, index) for part, index in zip(parts, found, strict=True) if index is not None]
 
-    def _read_index(self, function: FunctionId, part: PartEntry) -> UnitIndex | None:
+    def read_index(self, function: FunctionId, part: PartEntry) -> UnitIndex | None:
+        """Read the unit index of a part; None where it is gone or damaged."""
         try:
             tail = self.read_footer(function, part)
         except CorruptObjectError:

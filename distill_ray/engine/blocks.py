@@ -23,17 +23,23 @@ class Slice:
 
 @dataclass(frozen=True)
 class Piece:
-    """A slice with its rows' digests, 16 bytes each."""
+    """A slice with its rows' digests, 16 bytes each; a view where it was cut off a larger one."""
 
     slice: Slice
-    digests: bytes
+    digests: bytes | memoryview
 
 
 class Edge:
-    """The ordered rows on their way from one step to one that follows it."""
+    """The ordered rows on their way from one step to one that follows it.
 
-    def __init__(self, producer: str) -> None:
+    Args:
+        producer: the step that they come from.
+        rows_ahead: how many rows of an output that is complete already are read ahead.
+    """
+
+    def __init__(self, producer: str, rows_ahead: float = 0) -> None:
         self.producer = producer
+        self.rows_ahead = rows_ahead
         self.rows = 0
         self.total = 0
         self.closed = False
@@ -62,10 +68,10 @@ class Edge:
 
 
 def _split(piece: Piece, rows: int) -> tuple[Piece, Piece]:
-    whole, cut = piece.slice, rows * DIGEST_BYTES
+    whole, cut, digests = piece.slice, rows * DIGEST_BYTES, memoryview(piece.digests)
     return (
-        Piece(Slice(whole.block, whole.start, rows), piece.digests[:cut]),
-        Piece(Slice(whole.block, whole.start + rows, whole.rows - rows), piece.digests[cut:]),
+        Piece(Slice(whole.block, whole.start, rows), digests[:cut]),
+        Piece(Slice(whole.block, whole.start + rows, whole.rows - rows), digests[cut:]),
     )
 
 

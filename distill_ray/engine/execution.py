@@ -32,6 +32,7 @@ from distill_ray.engine.messages import (
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.step_state import StepSpec
 from distill_ray.engine.stopping import stop_on_signals
+from distill_ray.engine.stored_rows import StoredRows, read_stored_rows
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import RunInterruptedError, StepError
 from distill_ray.events import (
@@ -141,7 +142,12 @@ class _Execution:
         self.manifests = {step.name: step.manifest for step in plan.steps if step.manifest is not None}
         self._stopped_by = 0
         self._replaced: dict[str, list[str]] = {name: [] for name in self._running}
-        self._commits = ThreadPoolExecutor(max_workers=4, thread_name_prefix="commit")
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cache")
+        followed = {p for name in self._running for p in plan.graph.predecessors(name)}
+        self._hits = {
+            name: read_stored_rows(store, self.manifests[name], self._threads)
+            for name in followed - set(self._running)
+        }
         self._scheduler = Scheduler(
             [self._spec(step) for step in self._running.values()],
             _stored_units(self._running),
@@ -167,11 +173,10 @@ class _Execution:
         if self._executor.fits({name: self._plan.graph.steps[name].resources for name in self._running}):
             computing = [name for name, step in self._running.items() if step.decision != "resume"]
             self._do(self._scheduler.warm_up(computing))
-        self._feed_hits()
-        self._do(self._scheduler.actions())
+        self._move_on()
         while not self._scheduler.finished:
             self._take(self._executor.next_event())
-            self._do(self._scheduler.actions())
+            self._move_on()
         self._conclude()
 
     def stop(self, signal: int) -> None:
@@ -197,21 +202,26 @@ class _Execution:
         for name, replaced in self._replaced.items():
             self._store.delete_parts(self._running[name].function, replaced)
 
-    def _feed_hits(self) -> None:
-        """Give the rows of hits to the steps that follow them: their digests, from the parts' footers."""
-        needed = {p for name in self._running for p in self._plan.graph.predecessors(name)}
-        for name in needed - set(self._running):
-            manifest = self.manifests[name]
-            indexes = dict(self._store.read_indexes(manifest.function, manifest.parts))
-            for segment in manifest.segments:
-                part = manifest.parts[segment.part]
-                if part not in indexes:
-                    # Reading it whole says what is wrong, and removes it: the next run makes it again.
-                    indexes[part] = self._store.read_part(manifest.function, part.name)[1]
-                end = segment.first_row + segment.rows
-                digests = indexes[part].digests[segment.first_row * 16 : end * 16]
-                self._scheduler.feed(name, part, segment.first_row, segment.rows, digests)
+    def _move_on(self) -> None:
+        """Do what there is to do now; hits are read no further ahead than the steps that follow need."""
+        self._do(self._scheduler.actions())
+        while self._feed_hits():
+            self._do(self._scheduler.actions())
+
+    def _feed_hits(self) -> bool:
+        """Give more rows of hits to steps that have few left; say whether there were any."""
+        hungry = [name for name in self._hits if self._scheduler.wants_rows(name)]
+        for name in hungry:
+            while self._scheduler.wants_rows(name):
+                self._feed(name, next(self._hits[name], None))
+        return bool(hungry)
+
+    def _feed(self, name: str, found: StoredRows | None) -> None:
+        if found is None:
             self._scheduler.feed_end(name)
+            del self._hits[name]
+        else:
+            self._scheduler.feed(name, found.part, found.first_row, found.rows, found.digests)
 
     def _do(self, actions: Iterator[Action]) -> None:
         for action in actions:
@@ -229,7 +239,7 @@ class _Execution:
                 self._executor.release(action.blocks)
             elif isinstance(action, CommitOutput):
                 manifest = self._manifest(action.step)
-                self._commits.submit(self._commit, action.step, manifest)
+                self._threads.submit(self._commit, action.step, manifest)
 
     def _setup(self, name: str) -> WorkerSetup:
         step = self._plan.graph.steps[name]
@@ -314,7 +324,7 @@ class _Execution:
             self._executor.submit(Committed(name, Failure(name, message)))
 
     def close(self) -> None:
-        self._commits.shutdown(wait=True)
+        self._threads.shutdown(wait=True)
 
 
 def _stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:

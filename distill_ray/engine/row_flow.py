@@ -5,10 +5,20 @@ Units that an earlier run stored are taken over on the way.
 
 from __future__ import annotations
 
+import math
+
 from distill_ray.cache.units import StoredUnit, batch_key, end_key, offset_key
 from distill_ray.engine.blocks import Blocks, Piece, Slice
 from distill_ray.engine.messages import Failure
-from distill_ray.engine.step_state import Batch, StepState
+from distill_ray.engine.step_state import Batch, StepSpec, StepState
+
+ROWS_AHEAD = 100_000
+"""Rows of an earlier run's output that wait for a step: 16 bytes each in the driver."""
+
+
+def rows_ahead(spec: StepSpec) -> float:
+    """How many rows of an earlier run's output may wait for a step; a global step is given all at once."""
+    return math.inf if spec.kind == "global" else max(ROWS_AHEAD, 2 * spec.batch_size)
 
 
 def emit(state: StepState, blocks: Blocks, unit: int, piece: Piece) -> None:

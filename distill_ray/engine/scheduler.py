@@ -28,7 +28,7 @@ from distill_ray.engine.messages import (
     failure_of,
 )
 from distill_ray.engine.replicas import commit, flush_replicas, relieve, start_replicas
-from distill_ray.engine.row_flow import emit, form_batches, look_up_offsets
+from distill_ray.engine.row_flow import emit, form_batches, look_up_offsets, rows_ahead
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Batch, Phase, StepSpec, StepState
 
@@ -54,24 +54,32 @@ class Scheduler:
         self.stopping = False
         self._sources: dict[str, list[Edge]] = {}
         for spec in specs:
-            edges = tuple(self._edge(name) for name in spec.predecessors)
+            edges = tuple(self._edge(name, rows_ahead(spec)) for name in spec.predecessors)
             known = (stored or {}).get(spec.name) or StoredUnits()
             self.steps[spec.name] = StepState(spec, known, edges)
 
-    def _edge(self, producer: str) -> Edge:
-        edge = Edge(producer)
+    def _edge(self, producer: str, ahead: float) -> Edge:
+        edge = Edge(producer, ahead)
         if producer in self.steps:
             self.steps[producer].outputs.append(edge)
         else:
             self._sources.setdefault(producer, []).append(edge)
         return edge
 
-    def feed(self, producer: str, part: PartEntry, first_row: int, rows: int, digests: bytes) -> None:
+    def feed(
+        self, producer: str, part: PartEntry, first_row: int, rows: int, digests: bytes | memoryview
+    ) -> None:
         """Give rows of a complete output of an earlier run to the steps that follow it, in order."""
         for edge in self._sources.get(producer, ()):
             piece = Piece(Slice(self.blocks.in_part(producer, part), first_row, rows), digests)
             self.blocks.need(piece.slice)
             edge.push(piece)
+
+    def wants_rows(self, producer: str) -> bool:
+        """Whether a step that follows this complete output has few of its rows left."""
+        if self._winding_down:
+            return False
+        return any(not e.closed and e.rows < e.rows_ahead for e in self._sources.get(producer, ()))
 
     def feed_end(self, producer: str) -> None:
         """Say that `feed` has given all rows of this output."""

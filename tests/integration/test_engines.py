@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
+import sys
+import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import PrivateAttr
 
 from distill_ray.errors import ResourceError, StepError
 from distill_ray.pipeline import Pipeline
@@ -342,3 +347,45 @@ def test_a_step_may_have_a_field_named_label(engine: Engine) -> None:
         LoadDataFromDicts(data=[{"n": 1}]) >> Classify()
     assert list(pipeline.graph.steps) == ["load_data_from_dicts_0", "classify_0"]
     assert rows_of(pipeline.run(engine=engine)) == [{"n": 1}]
+
+
+def test_modules_from_any_folder_of_the_drivers_path_are_found_on_the_actors(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_steps.py").write_text(
+        "from distill_ray.steps import Step\n"
+        "class Triple(Step):\n"
+        "    def process(self, inputs):\n"
+        "        yield [{**row, 'triple': 3 * row['n']} for row in inputs]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    triple = importlib.import_module("my_steps").Triple
+    with Pipeline(name="modules") as pipeline:
+        Numbers(count=2) >> triple()
+    assert rows_of(pipeline.run()) == [{"n": 0, "triple": 0}, {"n": 1, "triple": 3}]
+
+
+def test_a_step_whose_module_the_nodes_lack_is_told_how_to_ship_it(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("only_here")
+    exec(
+        "from distill_ray.steps import Step\nclass Lost(Step):\n    version = '1'\n    "
+        "def process(self, inputs):\n        yield inputs\n",
+        vars(module),
+    )
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    with Pipeline(name="lost") as pipeline:
+        Numbers(count=2) >> module.Lost(name="lost")
+    with pytest.raises(StepError, match=r"(?s)'lost'.*No module named 'only_here'.*--working-dir"):
+        pipeline.run()
+
+
+def test_a_step_that_cannot_be_sent_is_named(local_ray: None) -> None:
+    class Locked(Double):
+        _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    with Pipeline(name="locked") as pipeline:
+        Numbers(count=2) >> Locked(name="locked")
+    with pytest.raises(StepError, match=r"(?s)'locked': it cannot be sent to its replicas.*in load\(\)"):
+        pipeline.run()

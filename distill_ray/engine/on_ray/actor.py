@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
+from pathlib import Path
 
 import pyarrow as pa
+from ray import cloudpickle
 
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.messages import Failure, Work, WorkRecord
-from distill_ray.engine.worker import Worker, WorkerSetup
+from distill_ray.engine.worker import Worker
 
 
 class ReplicaActor:
@@ -23,8 +27,20 @@ class ReplicaActor:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._worker: Worker | None = None
 
-    def load(self, setup: WorkerSetup, replica: int) -> Failure | None:
-        """Make the worker and load the step."""
+    def load(self, step: str, pickled_setup: bytes, replica: int, search_path: list[str]) -> Failure | None:
+        """Make the worker and load the step.
+
+        Args:
+            step: the step's name.
+            pickled_setup: the `WorkerSetup`; where it cannot be rebuilt here, that is an answer and no death.
+            replica: the replica's number.
+            search_path: where the driver finds users' modules: of use where this node has these folders.
+        """
+        sys.path += [folder for folder in search_path if folder not in sys.path and Path(folder).is_dir()]
+        try:
+            setup = cloudpickle.loads(pickled_setup)
+        except Exception as error:
+            return Failure(step, _why_not_rebuilt(error), "".join(traceback.format_exception(error)))
         self._worker = Worker(setup, replica)
         return self._worker.load()
 
@@ -37,9 +53,17 @@ class ReplicaActor:
         return self._loaded().flush()
 
     def close(self) -> None:
-        """Unload the step."""
-        self._loaded().close()
+        """Unload the step, if it was loaded."""
+        if self._worker is not None:
+            self._worker.close()
 
     def _loaded(self) -> Worker:
         assert self._worker is not None, "load() comes first"
         return self._worker
+
+
+def _why_not_rebuilt(error: Exception) -> str:
+    what = f"it cannot be rebuilt on the node of its replica: {type(error).__name__}: {error}."
+    if isinstance(error, ImportError):
+        return f"{what} Ship the module with the job (`ray job submit --working-dir`), or install it there."
+    return what

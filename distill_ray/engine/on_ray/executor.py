@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,6 +27,7 @@ from distill_ray.engine.on_ray.placement import (
     node_resources,
 )
 from distill_ray.engine.worker import WorkerSetup
+from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
 
 CLOSE_SECONDS = 30
@@ -60,8 +63,8 @@ class RayExecutor:
         handle = actor.options(**actor_options(resources)).remote(sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
         if step not in self._setups:
-            self._setups[step] = ray.put(setup)
-        loading = handle.load.remote(self._setups[step], replica)
+            self._setups[step] = ray.put(_pickled(step, setup))
+        loading = handle.load.remote(step, self._setups[step], replica, _search_path())
 
         def loaded(failure: Failure | None) -> ReplicaReady:
             self._loaded.add((step, replica))
@@ -134,3 +137,21 @@ class RayExecutor:
                 self._events.put(ReplicaLost(step, replica, f"{type(error).__name__}: {error}"))
 
         ref.future().add_done_callback(report)
+
+
+def _pickled(step: str, setup: WorkerSetup) -> bytes:
+    try:
+        pickled: bytes = ray.cloudpickle.dumps(setup)
+    except Exception as error:
+        raise StepError(
+            step,
+            f"it cannot be sent to its replicas: {type(error).__name__}: {error}. Make what cannot be "
+            "pickled in load(), and keep it in a private attribute.",
+        ) from error
+    return pickled
+
+
+def _search_path() -> list[str]:
+    """The folders that the driver imports users' modules from."""
+    folders = [str(Path(folder).resolve()) for folder in sys.path]
+    return [folder for folder in folders if "site-packages" not in folder and Path(folder).is_dir()]
