@@ -140,11 +140,19 @@ class Flushed:
 
 @dataclass(frozen=True)
 class ReplicaLost:
-    """A replica's process is gone."""
+    """A replica's process is gone.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        reason: what kind of loss it was.
+        detail: all that is known of it.
+    """
 
     step: str
     replica: int
     reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)

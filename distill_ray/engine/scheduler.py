@@ -137,11 +137,20 @@ class Scheduler:
         self.failure = self.failure or failure
 
     def _replica_lost(self, state: StepState, event: ReplicaLost) -> None:
-        state.replicas.pop(event.replica, None)
+        del state.replicas[event.replica]
         lost = [number for number, (replica, _) in state.calls.items() if replica == event.replica]
-        batches = [batch for number in lost for batch in state.calls.pop(number)[1]]
-        rows = (batches[0].first_row, batches[-1].first_row + batches[-1].rows) if batches else None
-        self._fail(Failure(event.step, f"replica {event.replica} died: {event.reason}", rows=rows))
+        calls = [state.calls.pop(number)[1] for number in lost]
+        running = calls[0] if calls else ()  # the others were queued behind it
+        rows = (running[0].first_row, running[-1].first_row + running[-1].rows) if running else None
+        self._fail(
+            Failure(
+                event.step,
+                f"the process of replica {event.replica} died ({event.reason}). Out of memory, or a crash in "
+                "native code? Run again to go on: what is stored is not computed again.",
+                event.detail,
+                rows,
+            )
+        )
 
     def _parts_written(self, parts: Sequence[WrittenPart]) -> None:
         for part in parts:

@@ -389,3 +389,24 @@ def test_a_step_that_cannot_be_sent_is_named(local_ray: None) -> None:
         Numbers(count=2) >> Locked(name="locked")
     with pytest.raises(StepError, match=r"(?s)'locked': it cannot be sent to its replicas.*in load\(\)"):
         pipeline.run()
+
+
+def test_a_replica_that_dies_is_named_and_the_next_run_goes_on(local_ray: None, tmp_path: Path) -> None:
+    class Dies(Double):
+        flag: str
+        exclude_from_signature: frozenset[str] = frozenset({"flag"})
+
+        def process(self, inputs: StepInput) -> StepOutput:
+            if any(row["n"] == 40 for row in inputs) and not Path(self.flag).exists():
+                Path(self.flag).touch()
+                os._exit(1)
+            yield from super().process(inputs)
+
+    def pipeline() -> Pipeline:
+        with Pipeline(name="dies") as made:
+            Numbers(count=60) >> Dies(name="fragile", flag=str(tmp_path / "died"), input_batch_size=10)
+        return made
+
+    with pytest.raises(StepError, match=r"'fragile', input rows \d+ to \d+: .*replica 0 died.*Run again"):
+        pipeline().run()
+    assert len(rows_of(pipeline().run())) == 60

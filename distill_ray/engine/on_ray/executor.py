@@ -134,7 +134,7 @@ class RayExecutor:
                 self._events.put(event(future.result()))
             except BaseException as error:
                 # Whatever it is, the call is lost; the scheduler says for which rows.
-                self._events.put(ReplicaLost(step, replica, f"{type(error).__name__}: {error}"))
+                self._events.put(ReplicaLost(step, replica, type(error).__name__, str(error)))
 
         ref.future().add_done_callback(report)
 
