@@ -32,20 +32,20 @@ def end_key(offset: int) -> bytes:
 
 
 @dataclass(frozen=True)
-class StoredUnit:
-    """A unit's rows in a part.
+class StoredRows:
+    """Rows that follow each other in a part: those of a unit, or a segment of an output.
 
     Attributes:
         part: the part.
         first_row: first row in the part.
         rows: number of rows; may be 0.
-        digests: 16 bytes for each row.
+        digests: 16 bytes for each row; a view where they were cut off those of the whole part.
     """
 
     part: PartEntry
     first_row: int
     rows: int
-    digests: bytes
+    digests: bytes | memoryview
 
 
 def unreplaced(parts: Iterable[tuple[PartEntry, UnitIndex]]) -> list[tuple[PartEntry, UnitIndex]]:
@@ -63,7 +63,7 @@ class StoredUnits:
     """
 
     def __init__(self, parts: Iterable[tuple[PartEntry, UnitIndex]] = ()) -> None:
-        self._by_key: dict[bytes, deque[StoredUnit]] = {}
+        self._by_key: dict[bytes, deque[StoredRows]] = {}
         self.rows = 0
         self.units = 0
         newest_first = sorted(unreplaced(parts), key=lambda p: p[0].name)
@@ -74,11 +74,11 @@ class StoredUnits:
     def _add(self, part: PartEntry, index: UnitIndex) -> None:
         for key, first_row, rows in index.units:
             digests = index.digests[first_row * DIGEST_SIZE : (first_row + rows) * DIGEST_SIZE]
-            self._by_key.setdefault(key, deque()).append(StoredUnit(part, first_row, rows, digests))
+            self._by_key.setdefault(key, deque()).append(StoredRows(part, first_row, rows, digests))
             self.rows += rows
             self.units += 1
 
-    def take(self, key: bytes) -> StoredUnit | None:
+    def take(self, key: bytes) -> StoredRows | None:
         """Hand out the next stored unit of this key, if there is one left."""
         found = self._by_key.get(key)
         return found.popleft() if found else None

@@ -11,7 +11,7 @@ from distill_ray.cache.manifest import Manifest, Segment
 from distill_ray.cache.rows import decode_rows
 from distill_ray.cache.store import CacheStore
 from distill_ray.distiset.parts import CachedParts, HeldParts
-from distill_ray.distiset.rows import StoredRows
+from distill_ray.distiset.rows import RowsInParts
 from distill_ray.types import Row
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Dataset:
     """
 
     def __init__(
-        self, stored: StoredRows, rows: Sequence[int] | None = None, hidden: Iterable[str] = ()
+        self, stored: RowsInParts, rows: Sequence[int] | None = None, hidden: Iterable[str] = ()
     ) -> None:
         """Give out stored rows.
 
@@ -50,7 +50,7 @@ class Dataset:
         cls, store: CacheStore, manifest: Manifest, leaf: str, hidden: Iterable[str] = ()
     ) -> Dataset:
         """Give out a complete output of the cache; ``leaf`` names it in errors."""
-        return cls(StoredRows(CachedParts(store, manifest, leaf), manifest.segments), hidden=hidden)
+        return cls(RowsInParts(CachedParts(store, manifest, leaf), manifest.segments), hidden=hidden)
 
     @classmethod
     def from_tables(cls, tables: Sequence[pa.Table], names: Sequence[str] | None = None) -> Dataset:
@@ -61,7 +61,7 @@ class Dataset:
             names: the columns; by default those of the tables.
         """
         segments = [Segment(number, 0, table.num_rows) for number, table in enumerate(tables)]
-        return cls(StoredRows(HeldParts(tuple(tables)), segments, names))
+        return cls(RowsInParts(HeldParts(tuple(tables)), segments, names))
 
     @property
     def column_names(self) -> list[str]:

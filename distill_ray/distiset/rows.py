@@ -30,7 +30,7 @@ _MAX_GATHERED_BYTES: Final = 64 << 20  # as they are stored
 _LONG: Final = 8  # a run of at least an eighth of what may be gathered is read by itself
 
 
-class StoredRows:
+class RowsInParts:
     """Rows that lie in parts; a data set and all its slices share one.
 
     Args:

@@ -31,7 +31,7 @@ from distill_ray.distiset.dataset import Dataset
 from distill_ray.distiset.distiset import Distiset
 from distill_ray.distiset.origin import PipelineOrigin
 from distill_ray.distiset.parts import SavedFile, SavedParts
-from distill_ray.distiset.rows import StoredRows
+from distill_ray.distiset.rows import RowsInParts
 from distill_ray.errors import CorruptObjectError, FormatVersionError, StorageError
 from distill_ray.observe.report import RunReport
 from distill_ray.storage import Storage, open_storage
@@ -172,7 +172,7 @@ def _open_split(storage: Storage, leaf: str, saved: Mapping[str, Any]) -> Datase
     segments = [Segment(number, 0, file.rows) for number, file in enumerate(files)]
     if sum(file.rows for file in files) != saved["rows"]:
         raise ValueError(f"the files of leaf '{leaf}' do not add up to {saved['rows']} rows")
-    return Dataset(StoredRows(SavedParts(storage, files, leaf), segments, saved["columns"]))
+    return Dataset(RowsInParts(SavedParts(storage, files, leaf), segments, saved["columns"]))
 
 
 def _files_before(storage: Storage) -> set[str]:

@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.units import StoredRows
 from distill_ray.cache.writer import WrittenPart
 
-DIGEST_BYTES = 16
+LIVE_BYTES = 256 << 20
+"""Bytes that a step's rows may hold in memory before those that are in parts are let go."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Edge:
 
 
 def _split(piece: Piece, rows: int) -> tuple[Piece, Piece]:
-    whole, cut, digests = piece.slice, rows * DIGEST_BYTES, memoryview(piece.digests)
+    whole, cut, digests = piece.slice, rows * DIGEST_SIZE, memoryview(piece.digests)
     return (
         Piece(Slice(whole.block, whole.start, rows), digests[:cut]),
         Piece(Slice(whole.block, whole.start + rows, whole.rows - rows), digests[cut:]),
@@ -90,10 +93,10 @@ class Blocks:
     """All blocks of a run.
 
     Attributes:
-        live_bytes: bytes that a step's rows may hold in memory before those that are in parts are let go.
+        live_bytes: see `LIVE_BYTES`.
     """
 
-    live_bytes: int = 256 << 20
+    live_bytes: int = LIVE_BYTES
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _stored: dict[tuple[str, str], int] = field(default_factory=dict)
     _held: dict[str, int] = field(default_factory=dict)
@@ -107,15 +110,13 @@ class Blocks:
         self._blocks[self._count] = _Block(step)
         return self._count
 
-    def in_part(self, step: str, part: PartEntry) -> int:
-        """Return the block that is a whole part of an earlier run."""
-        known = self._stored.get((step, part.name))
-        if known is not None:
-            return known
-        block = self.new(step)
-        self._blocks[block].part = part
-        self._stored[step, part.name] = block
-        return block
+    def stored(self, step: str, found: StoredRows) -> Piece:
+        """Return rows that an earlier run left in a part, which is one block as a whole."""
+        block = self._stored.get((step, found.part.name))
+        if block is None:
+            block = self._stored[step, found.part.name] = self.new(step)
+            self._blocks[block].part = found.part
+        return Piece(Slice(block, found.first_row, found.rows), found.digests)
 
     def made(self, block: int, nbytes: int) -> None:
         """The call returned: its rows are in memory."""

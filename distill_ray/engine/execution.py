@@ -10,7 +10,7 @@ from typing import Protocol
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.store import CacheStore
-from distill_ray.cache.units import StoredUnits
+from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WriterSettings, WrittenPart
 from distill_ray.engine.messages import (
     AbandonReplica,
@@ -32,7 +32,7 @@ from distill_ray.engine.messages import (
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.step_state import StepSpec
 from distill_ray.engine.stopping import stop_on_signals
-from distill_ray.engine.stored_rows import StoredRows, read_stored_rows
+from distill_ray.engine.stored_rows import read_stored_rows
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import RunInterruptedError, StepError
 from distill_ray.events import (
@@ -94,13 +94,11 @@ class RunSettings:
     Attributes:
         run: the run's id.
         writer: when parts are cut.
-        live_bytes: bytes that a step's rows may hold in memory before they are re-read from parts.
         max_batches: batches of each generator after which it counts as ended; 0 is no limit.
     """
 
     run: str
     writer: WriterSettings = field(default_factory=WriterSettings)
-    live_bytes: int = 256 << 20
     max_batches: int = 0
 
 
@@ -149,9 +147,7 @@ class _Execution:
             for name in followed - set(self._running)
         }
         self._scheduler = Scheduler(
-            [self._spec(step) for step in self._running.values()],
-            _stored_units(self._running),
-            settings.live_bytes,
+            [self._spec(step) for step in self._running.values()], _stored_units(self._running)
         )
 
     def _spec(self, plan: StepPlan) -> StepSpec:
@@ -221,7 +217,7 @@ class _Execution:
             self._scheduler.feed_end(name)
             del self._hits[name]
         else:
-            self._scheduler.feed(name, found.part, found.first_row, found.rows, found.digests)
+            self._scheduler.feed(name, found)
 
     def _do(self, actions: Iterator[Action]) -> None:
         for action in actions:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from distill_ray.cache.writer import WrittenPart
+
+CALL_SECONDS = 0.075
+"""How long one call should take: long enough to hide the call's own cost, short enough to stay fair."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,7 @@ class CommitOutput:
 class ReleaseBlocks:
     """Forget these rows in memory: nobody needs them, or they can be read from their parts."""
 
-    blocks: tuple[int, ...] = field(default_factory=tuple)
+    blocks: tuple[int, ...]
 
 
 Action: TypeAlias = (

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from distill_ray.cache.units import StoredUnit, batch_key, end_key, offset_key
-from distill_ray.engine.blocks import Blocks, Piece, Slice
+from distill_ray.cache.units import StoredRows, batch_key, end_key, offset_key
+from distill_ray.engine.blocks import Blocks, Piece
 from distill_ray.engine.messages import Failure
 from distill_ray.engine.step_state import Batch, StepSpec, StepState
 
@@ -68,10 +68,9 @@ def form_batches(state: StepState, blocks: Blocks) -> Failure | None:
     return _length_mismatch(state)
 
 
-def _reuse(state: StepState, blocks: Blocks, unit: int, found: StoredUnit) -> None:
-    block = blocks.in_part(state.spec.name, found.part)
+def _reuse(state: StepState, blocks: Blocks, unit: int, found: StoredRows) -> None:
     state.counters.rows_reused += found.rows
-    emit(state, blocks, unit, Piece(Slice(block, found.first_row, found.rows), found.digests))
+    emit(state, blocks, unit, blocks.stored(state.spec.name, found))
 
 
 def _next_batch_rows(state: StepState) -> int:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.units import StoredUnits
+from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WrittenPart
-from distill_ray.engine.blocks import DIGEST_BYTES, Blocks, Edge, Piece, Slice
+from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Edge, Piece, Slice
 from distill_ray.engine.messages import (
     Action,
     Committed,
@@ -46,7 +46,7 @@ class Scheduler:
         self,
         specs: Sequence[StepSpec],
         stored: Mapping[str, StoredUnits] | None = None,
-        live_bytes: int = 256 << 20,
+        live_bytes: int = LIVE_BYTES,
     ) -> None:
         self.blocks = Blocks(live_bytes)
         self.steps: dict[str, StepState] = {}
@@ -66,12 +66,10 @@ class Scheduler:
             self._sources.setdefault(producer, []).append(edge)
         return edge
 
-    def feed(
-        self, producer: str, part: PartEntry, first_row: int, rows: int, digests: bytes | memoryview
-    ) -> None:
+    def feed(self, producer: str, found: StoredRows) -> None:
         """Give rows of a complete output of an earlier run to the steps that follow it, in order."""
+        piece = self.blocks.stored(producer, found)
         for edge in self._sources.get(producer, ()):
-            piece = Piece(Slice(self.blocks.in_part(producer, part), first_row, rows), digests)
             self.blocks.need(piece.slice)
             edge.push(piece)
 
@@ -186,7 +184,7 @@ class Scheduler:
                     self.blocks.done(slices)
         start = 0
         for unit, rows in zip(units, record.counts, strict=True):
-            digests = record.digests[start * DIGEST_BYTES : (start + rows) * DIGEST_BYTES]
+            digests = record.digests[start * DIGEST_SIZE : (start + rows) * DIGEST_SIZE]
             emit(state, self.blocks, unit, Piece(Slice(event.block, start, rows), digests))
             start += rows
 

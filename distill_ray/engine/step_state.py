@@ -9,15 +9,13 @@ from enum import Enum
 
 from distill_ray.cache.units import StoredUnits
 from distill_ray.engine.blocks import Edge, Piece, Slice
-from distill_ray.engine.messages import WorkDone, WorkRecord
-
-CALL_SECONDS = 0.075
-"""How long one call should take: long enough to hide the call's own cost, short enough to stay fair."""
+from distill_ray.engine.messages import CALL_SECONDS, WorkDone, WorkRecord
 
 CALL_BYTES = 2 << 20
 """Bytes that one call should make at most."""
 
 MAX_BATCHES = 512
+"""Batches that one call is given at most."""
 
 
 @dataclass(frozen=True)

@@ -5,31 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
-from distill_ray.cache.manifest import Manifest, PartEntry
+from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.units import StoredRows
 
 PARTS_AHEAD = 2
 """Parts whose footers are on their way while the one before is used: a bucket answers in tens of ms."""
-
-
-@dataclass(frozen=True)
-class StoredRows:
-    """Rows of a part, in the place they have in the output.
-
-    Attributes:
-        part: the part.
-        first_row: first row within the part.
-        rows: number of rows.
-        digests: 16 bytes for each row.
-    """
-
-    part: PartEntry
-    first_row: int
-    rows: int
-    digests: memoryview
 
 
 def read_stored_rows(store: CacheStore, manifest: Manifest, pool: ThreadPoolExecutor) -> Iterator[StoredRows]:

@@ -20,7 +20,7 @@ from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
-from distill_ray.engine.messages import Failure, Range, StoredPart, Work, WorkRecord
+from distill_ray.engine.messages import CALL_SECONDS, Failure, Range, StoredPart, Work, WorkRecord
 from distill_ray.errors import RowError
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step, label_of
 from distill_ray.steps.mappings import to_pipeline_names, to_step_names
@@ -28,11 +28,6 @@ from distill_ray.storage import Storage
 from distill_ray.types import Batch, Row
 
 _log = logging.getLogger(__name__)
-
-CALL_SECONDS = 0.075
-"""A generator's call gathers batches for so long."""
-
-CALL_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -129,9 +124,7 @@ class Worker:
         try:
             inputs = self._inputs(work, tables)
         except Exception as error:
-            first, last = work.batches[0], work.batches[-1]
-            rows = (first.first_row, last.first_row + last.rows)
-            made.failure = self._failure(error, "its input could not be read: ", rows)
+            made.failure = self._failure(error, "its input could not be read: ", _range_of(work))
             return made
         start = 0
         for batch in work.batches:
@@ -155,7 +148,7 @@ class Worker:
         return to_pipeline_names(out, step.input_mappings, step.output_mappings)
 
     def _generate(self, step: GeneratorStep, work: Work) -> _Made:
-        made = _Made(last=self._ended)
+        made = _Made()
         deadline = time.perf_counter() + CALL_SECONDS
         try:
             if self._rows_yielded is None:
