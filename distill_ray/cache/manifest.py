@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -70,7 +70,7 @@ class Manifest:
     seconds: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
-    format: int = field(default=FORMAT_VERSION)
+    format: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
         """Write it as JSON that begins with the digest of all that follows."""

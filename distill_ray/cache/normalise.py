@@ -27,8 +27,10 @@ from distill_ray.types import Row
 Path: TypeAlias = tuple[Any, ...]
 """Where a value stands: the row's index, then keys and list indices."""
 
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half a pair of UTF-16, which no UTF-8 can hold."""
+
 _PLAIN: Final = frozenset({str, bool, int, float, type(None)})
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NUMPY_KINDS: Final = frozenset("biufUO")  # booleans, integers, floats, text, Python objects
 _MAX_DEPTH: Final = 256
 _MAX_INTEGER_BITS: Final = 13_287  # 4,000 digits: Python itself refuses to parse more than 4,300
@@ -95,7 +97,7 @@ def _plain_key(key: Any, path: Path) -> str:
     if not isinstance(key, str):
         _refuse(path, f"the key {key!r} of type {type(key).__name__}", "make every key a str")
     plain = str.__str__(key)
-    if not plain.isascii() and _SURROGATE.search(plain):
+    if not plain.isascii() and SURROGATE.search(plain):
         _refuse(path, f"the key {plain!a} with a lone surrogate", "make every key valid Unicode")
     return plain
 

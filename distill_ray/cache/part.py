@@ -133,10 +133,10 @@ def decode_part(data: bytes) -> tuple[pa.Table, UnitIndex]:
 
 
 def footer_size(tail: bytes) -> int:
-    """Give how many of a part's last bytes its footer takes, from its last bytes, eight at least.
+    """Give how many of a Parquet file's last bytes its footer takes, from its last bytes, eight at least.
 
     Raises:
-        CorruptObjectError: this is not the end of a part.
+        CorruptObjectError: this is not the end of one.
     """
     if len(tail) < _ENDING or not tail.endswith(_MAGIC):
         raise CorruptObjectError("it is cut short, or not Parquet: its end is missing")

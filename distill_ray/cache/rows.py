@@ -31,7 +31,7 @@ from typing import Any, Final
 import orjson
 import pyarrow as pa
 
-from distill_ray.cache.normalise import normalise, normalise_dict, plain_names, plain_rows
+from distill_ray.cache.normalise import SURROGATE, normalise, normalise_dict, plain_names, plain_rows
 from distill_ray.errors import CorruptObjectError
 from distill_ray.types import Row
 
@@ -74,7 +74,7 @@ def encode_rows(rows: Sequence[Row]) -> pa.Table:
     rows = plain_rows(rows)
     names = plain_names(rows)
     if not names:
-        field = pa.field(_PLACEHOLDER, pa.null(), metadata=_mark(encoding="placeholder"))
+        field = pa.field(_PLACEHOLDER, pa.null(), metadata=make_mark(encoding="placeholder"))
         return pa.Table.from_arrays([pa.nulls(len(rows))], schema=pa.schema([field]))
     columns = [_encode_column(name, _values(rows, key)) for key, name in names.items()]
     return pa.Table.from_arrays(
@@ -92,7 +92,7 @@ def decode_rows(table: pa.Table) -> list[Row]:
     columns: list[list[Any]] = []
     gaps = False
     for field, column in zip(table.schema, table.columns, strict=True):
-        mark = _read_mark(field)
+        mark = read_mark(field)
         if mark.get("encoding") != "placeholder":
             names.append(field.name)
             columns.append(_decode_column(field.name, column, mark))
@@ -120,6 +120,17 @@ def concat_tables(tables: Sequence[pa.Table]) -> pa.Table:
     if all(table.schema.equals(schema, check_metadata=True) for table in filled[1:]):
         return pa.concat_tables(filled)
     return encode_rows([row for table in filled for row in decode_rows(table)])
+
+
+def make_mark(**mark: str) -> dict[bytes, bytes]:
+    """Give a column's mark as its field's metadata: see above which marks there are."""
+    return {MARK: orjson.dumps(mark)}
+
+
+def read_mark(field: Any) -> dict[str, str]:
+    """Give the mark of a column, by its field; nothing of a column that has none."""
+    mark: dict[str, str] = orjson.loads((field.metadata or {}).get(MARK, b"{}"))
+    return mark
 
 
 def row_digests(rows: Sequence[Row]) -> bytes:
@@ -189,15 +200,6 @@ def _is_written_variously(value: float) -> bool:
     return not (value == 0.0 or 1e-4 <= abs(value) < 1e15)
 
 
-def _mark(**mark: str) -> dict[bytes, bytes]:
-    return {MARK: orjson.dumps(mark)}
-
-
-def _read_mark(field: Any) -> dict[str, str]:
-    mark: dict[str, str] = orjson.loads((field.metadata or {}).get(MARK, b"{}"))
-    return mark
-
-
 def _values(rows: Sequence[Row], key: Any) -> list[Any]:
     try:
         return list(map(itemgetter(key), rows))
@@ -217,9 +219,9 @@ def _encode_column(name: str, values: list[Any]) -> tuple[Any, Any]:
         except (OverflowError, UnicodeEncodeError):
             pass  # beyond 64 bits, or a lone surrogate
         else:
-            return pa.field(name, native, metadata=_mark(null="missing") if has_gaps else None), data
+            return pa.field(name, native, metadata=make_mark(null="missing") if has_gaps else None), data
     encoding, texts = _json_texts(name, values)
-    return pa.field(name, pa.string(), metadata=_mark(encoding=encoding)), pa.array(texts, pa.string())
+    return pa.field(name, pa.string(), metadata=make_mark(encoding=encoding)), pa.array(texts, pa.string())
 
 
 def _normalise_column(name: str, values: list[Any]) -> list[Any]:
@@ -303,7 +305,6 @@ def _load_all(texts: list[str]) -> list[Any]:
 
 
 _encode_python_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ESCAPE: Final = re.compile(r"\\(\\|u[dD][89a-fA-F][0-9a-fA-F]{2})")
 
 
@@ -312,7 +313,7 @@ def _python_json(value: Any) -> str:
     text = _encode_python_json(value)
     if text.isascii():
         return text
-    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _load_python_json(text: str) -> Any:

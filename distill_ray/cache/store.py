@@ -136,9 +136,7 @@ class CacheStore:
         """
         path = function.part(part.name)
         try:
-            tail = self.storage.read_tail(path, TAIL)
-            if len(tail) < footer_size(tail) <= part.size:
-                tail = self.storage.read_tail(path, footer_size(tail))
+            tail = read_footer(self.storage, path, part.size)
             _check_name(part.name, tail)
         except FileNotFoundError as error:
             raise CorruptObjectError(f"The part {self.storage.url}/{path} is gone.") from error
@@ -201,6 +199,19 @@ class CacheStore:
     def write_run_file(self, run: str, name: str, data: bytes) -> None:
         """Write a file into a run's folder."""
         self.storage.publish(f"{paths.run_folder(run)}/{name}", data)
+
+
+def read_footer(storage: Storage, path: str, size: int) -> bytes:
+    """Read the last bytes of a Parquet file of this size, its footer among them.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CorruptObjectError: this is not the end of one.
+    """
+    tail = storage.read_tail(path, TAIL)
+    if len(tail) < footer_size(tail) <= size:
+        tail = storage.read_tail(path, footer_size(tail))
+    return tail
 
 
 def _decode_part(name: str, data: bytes) -> tuple[pa.Table, UnitIndex]:

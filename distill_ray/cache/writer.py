@@ -71,7 +71,7 @@ class WrittenPart:
     """A part that has reached the storage.
 
     Attributes:
-        entry: its name, size and digest.
+        entry: its name and size.
         blocks: ``(block id, first row in the part)``.
         replaces: names of the parts that were merged into it.
     """
@@ -226,17 +226,7 @@ class PartWriter:
 
     def _write(self, blocks: Sequence[Block]) -> None:
         table = concat_tables([block.table for block in blocks])
-        index = UnitIndex(
-            keys=b"".join(block.keys for block in blocks),
-            counts=tuple(count for block in blocks for count in block.counts),
-            digests=b"".join(block.digests for block in blocks),
-            run=self.run,
-            replaces=(),
-            seconds=sum(block.seconds for block in blocks),
-            input_tokens=sum(block.input_tokens for block in blocks),
-            output_tokens=sum(block.output_tokens for block in blocks),
-        )
-        entry = self.store.write_part(self.function, self._next_name(), table, index)
+        entry = self.store.write_part(self.function, self._next_name(), table, self._index_of(blocks))
         if table.nbytes > 1 << 16:
             index_bytes = sum(block.index_bytes for block in blocks)
             self._ratio = max(0.0, entry.size - index_bytes * _BASE64) / table.nbytes
@@ -246,6 +236,19 @@ class PartWriter:
             positions.append((block.id, first))
             first += block.table.num_rows
         self._publish(WrittenPart(entry, tuple(positions)), tier=0)
+
+    def _index_of(self, made: Sequence[Block | UnitIndex], replaces: tuple[str, ...] = ()) -> UnitIndex:
+        """The index of a part that holds these rows one after the other."""
+        return UnitIndex(
+            keys=b"".join(each.keys for each in made),
+            counts=tuple(count for each in made for count in each.counts),
+            digests=b"".join(each.digests for each in made),
+            run=self.run,
+            replaces=replaces,
+            seconds=sum(each.seconds for each in made),
+            input_tokens=sum(each.input_tokens for each in made),
+            output_tokens=sum(each.output_tokens for each in made),
+        )
 
     def _next_name(self) -> str:
         self._count += 1
@@ -285,18 +288,11 @@ class PartWriter:
         table = concat_tables([rows for rows, _ in read])
         indexes = [index for _, index in read]
         names = tuple(part.entry.name for part in parts)
-        index = UnitIndex(
-            keys=b"".join(index.keys for index in indexes),
-            counts=tuple(count for index in indexes for count in index.counts),
-            digests=b"".join(index.digests for index in indexes),
-            run=self.run,
-            # Also what the merged ones replaced: a crash may have left all three generations behind.
-            replaces=names + tuple(name for index in indexes for name in index.replaces),
-            seconds=sum(index.seconds for index in indexes),
-            input_tokens=sum(index.input_tokens for index in indexes),
-            output_tokens=sum(index.output_tokens for index in indexes),
+        # Also what the merged ones replaced: a crash may have left all three generations behind.
+        replaces = names + tuple(name for index in indexes for name in index.replaces)
+        entry = self.store.write_part(
+            self.function, self._next_name(), table, self._index_of(indexes, replaces)
         )
-        entry = self.store.write_part(self.function, self._next_name(), table, index)
         positions: list[tuple[int, int]] = []
         first = 0
         for part, (rows, _) in zip(parts, read, strict=True):

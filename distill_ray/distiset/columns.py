@@ -10,20 +10,11 @@ Each part has a schema of its own, the one that fits its rows. Files that are re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import orjson
 import pyarrow as pa
 
-from distill_ray.cache.rows import MARK, decode_rows, encode_rows
-
-Mark: TypeAlias = dict[str, str]
-
-
-def read_mark(field: pa.Field) -> Mark:
-    """Give what the codec noted about a column: see `distill_ray.cache.rows`."""
-    mark: Mark = orjson.loads((field.metadata or {}).get(MARK, b"{}"))
-    return mark
+from distill_ray.cache.rows import decode_rows, encode_rows, make_mark, read_mark
 
 
 def is_json(field: pa.Field) -> bool:
@@ -88,8 +79,7 @@ def json_field(name: str, fields: Sequence[pa.Field]) -> pa.Field:
     """Give the field of a column of JSON text that was made of columns with these fields."""
     # What reads the second encoding reads the first as well.
     plain = all(read_mark(field).get("encoding") == "json" for field in fields)
-    mark = {"encoding": "json" if plain else "python-json"}
-    return pa.field(name, pa.string(), metadata={MARK: orjson.dumps(mark)})
+    return pa.field(name, pa.string(), metadata=make_mark(encoding="json" if plain else "python-json"))
 
 
 def json_texts(table: pa.Table, name: str) -> Any:
@@ -104,7 +94,7 @@ def _fields(schemas: Sequence[pa.Schema], name: str) -> list[pa.Field]:
 
 
 def _native_field(name: str, kind: pa.DataType, gaps: bool) -> pa.Field:
-    return pa.field(name, kind, metadata={MARK: orjson.dumps({"null": "missing"})} if gaps else None)
+    return pa.field(name, kind, metadata=make_mark(null="missing") if gaps else None)
 
 
 def _conform_column(table: pa.Table, field: pa.Field) -> Any:

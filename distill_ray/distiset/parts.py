@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_ray.cache.manifest import Manifest
-from distill_ray.cache.store import TAIL, CacheStore
+from distill_ray.cache.store import CacheStore, read_footer
 from distill_ray.errors import CorruptObjectError, StorageError
 from distill_ray.storage import Storage
 
@@ -108,12 +108,9 @@ class SavedParts:
     def schema(self, part: int) -> tuple[pa.Schema, int]:
         """See `Parts.schema`."""
         file = self.files[part]
-        tail = self._checked(file, lambda: self.storage.read_tail(file.path, TAIL))
-        needed = int.from_bytes(tail[-8:-4], "little") + 8
-        if len(tail) < needed <= file.size:
-            tail = self._checked(file, lambda: self.storage.read_tail(file.path, needed))
+        footer = self._checked(file, lambda: read_footer(self.storage, file.path, file.size))
         try:
-            return _parse_footer(tail)
+            return _parse_footer(footer)
         except (pa.ArrowException, OSError) as error:
             raise self._explained(file, CorruptObjectError(f"its footer is damaged: {error}")) from error
 
@@ -152,6 +149,6 @@ class HeldParts:
         return self.tables[part].schema, self.tables[part].num_rows
 
 
-def _parse_footer(tail: bytes) -> tuple[pa.Schema, int]:
-    metadata = pq.read_metadata(pa.BufferReader(tail))
+def _parse_footer(footer: bytes) -> tuple[pa.Schema, int]:
+    metadata = pq.read_metadata(pa.BufferReader(footer))
     return metadata.schema.to_arrow_schema().remove_metadata(), metadata.num_rows

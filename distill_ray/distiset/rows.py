@@ -18,9 +18,9 @@ from typing import Final
 import pyarrow as pa
 
 from distill_ray.cache.manifest import Segment
-from distill_ray.cache.rows import concat_tables, decode_rows
+from distill_ray.cache.rows import concat_tables, decode_rows, read_mark
 from distill_ray.cache.store import READERS
-from distill_ray.distiset.columns import names_of, read_mark
+from distill_ray.distiset.columns import names_of
 from distill_ray.distiset.parts import Parts
 
 MAX_GATHERED_ROWS: Final = 32_768
