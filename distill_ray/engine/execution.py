@@ -46,7 +46,7 @@ from distill_ray.events import (
 )
 from distill_ray.plan import Plan, StepPlan
 from distill_ray.resources import StepResources
-from distill_ray.steps.base import BaseStep, GeneratorStep, Step
+from distill_ray.steps.base import BaseStep, GeneratorStep, Step, kind_of
 
 
 class Executor(Protocol):
@@ -152,12 +152,12 @@ class _Execution:
 
     def _spec(self, plan: StepPlan) -> StepSpec:
         step = self._plan.graph.steps[plan.name]
-        batch_size = step.batch_size if isinstance(step, GeneratorStep) else _input_batch_size(step)
+        assert isinstance(step, Step | GeneratorStep)
         return StepSpec(
             name=plan.name,
             predecessors=self._plan.graph.predecessors(plan.name),
-            kind="generator" if step.is_generator else "global" if step.is_global else "step",
-            batch_size=batch_size,
+            kind=kind_of(step),
+            batch_size=step.batch_size if isinstance(step, GeneratorStep) else step.input_batch_size,
             replicas=step.resources.replicas,
             max_batches=self._settings.max_batches,
         )
@@ -241,7 +241,7 @@ class _Execution:
         step = self._plan.graph.steps[name]
         sources = {p: self._plan[p].function for p in self._plan.graph.predecessors(name)}
         return WorkerSetup(
-            step=detached(step, name),
+            step=_detached(step, name),
             function=self._plan[name].function,
             sources=sources,
             storage=self._store.storage,
@@ -332,12 +332,7 @@ def _stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
     }
 
 
-def _input_batch_size(step: BaseStep) -> int:
-    assert isinstance(step, Step)
-    return step.input_batch_size
-
-
-def detached(step: BaseStep, name: str) -> BaseStep:
+def _detached(step: BaseStep, name: str) -> BaseStep:
     """A copy of the step that knows its name but not its pipeline: what a replica is given."""
     copy = step.model_copy()
     copy.__dict__["pipeline"] = None

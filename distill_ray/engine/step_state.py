@@ -10,6 +10,7 @@ from enum import Enum
 from distill_ray.cache.units import StoredUnits
 from distill_ray.engine.blocks import Edge, Piece, Slice
 from distill_ray.engine.messages import CALL_SECONDS, WorkDone, WorkRecord
+from distill_ray.steps.base import StepKind
 
 CALL_BYTES = 2 << 20
 """Bytes that one call should make at most."""
@@ -25,7 +26,7 @@ class StepSpec:
     Attributes:
         name: the step's name.
         predecessors: names of the steps whose rows it is given, in order.
-        kind: ``"generator"``, ``"step"`` or ``"global"``.
+        kind: whether it makes rows, is given them batch by batch, or all at once.
         batch_size: rows in each batch.
         replicas: how many replicas may run.
         max_batches: for a generator: batches after which it counts as ended; 0 is no limit.
@@ -33,7 +34,7 @@ class StepSpec:
 
     name: str
     predecessors: tuple[str, ...] = ()
-    kind: str = "step"
+    kind: StepKind = "step"
     batch_size: int = 50
     replicas: int = 1
     max_batches: int = 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from distill_ray.graph.checks import output_columns
 from distill_ray.graph.dag import Graph
-from distill_ray.steps.base import BaseStep
+from distill_ray.steps.base import kind_of
+
+_SHAPES = {"generator": ("([", "])"), "step": ("[", "]"), "global": ("[[", "]]")}
 
 
 def mermaid(graph: Graph, *, top_to_bottom: bool = False, show_edge_labels: bool = True) -> str:
@@ -19,7 +21,7 @@ def mermaid(graph: Graph, *, top_to_bottom: bool = False, show_edge_labels: bool
     lines = ["flowchart TD" if top_to_bottom else "flowchart LR"]
     for name, number in numbers.items():
         step = graph.steps[name]
-        left, right = _shape(step)
+        left, right = _SHAPES[kind_of(step)]
         lines.append(f'    {number}{left}"{_escaped(name)}<br/>{type(step).__name__}"{right}')
     for name, number in numbers.items():
         for source in graph.predecessors(name):
@@ -27,12 +29,6 @@ def mermaid(graph: Graph, *, top_to_bottom: bool = False, show_edge_labels: bool
             label = f'|"{", ".join(map(_escaped, columns))}"|' if columns else ""
             lines.append(f"    {numbers[source]} -->{label} {number}")
     return "\n".join(lines) + "\n"
-
-
-def _shape(step: BaseStep) -> tuple[str, str]:
-    if step.is_generator:
-        return "([", "])"
-    return ("[[", "]]") if step.is_global else ("[", "]")
 
 
 def _escaped(text: str) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel
 
 from distill_ray import __version__
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.graph import Graph
+from distill_ray.signature.stand_in import is_secret
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep
 
 TYPE_INFO = "type_info"
@@ -52,7 +53,7 @@ def _dump(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
         return [
-            _dump(item, f"{where}[{position}]") for position, item in enumerate(items) if not _secret(item)
+            _dump(item, f"{where}[{position}]") for position, item in enumerate(items) if not is_secret(item)
         ]
     if isinstance(value, Enum):
         return _dump(value.value, where)
@@ -68,22 +69,18 @@ def _dump_model(model: BaseModel, where: str) -> dict[str, Any]:
     tree = {
         name: _dump(getattr(model, name), f"{where}, '{name}'")
         for name, field in type(model).model_fields.items()
-        if not field.exclude and not _secret(getattr(model, name))
+        if not field.exclude and not is_secret(getattr(model, name))
     }
     tree[TYPE_INFO] = {"module": type(model).__module__, "name": type(model).__qualname__}
     return tree
 
 
 def _dump_mapping(value: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    kept = {key: item for key, item in value.items() if not _secret(item)}
+    kept = {key: item for key, item in value.items() if not is_secret(item)}
     if TYPE_INFO not in kept and all(isinstance(key, str) for key in kept):
         return {key: _dump(item, f"{where}, '{key}'") for key, item in kept.items()}
     items = [[_dump(key, where), _dump(item, f"{where}, {key!r}")] for key, item in kept.items()]
     return {ITEMS: items, TYPE_INFO: dict(_MAPPING)}
-
-
-def _secret(value: Any) -> bool:
-    return isinstance(value, SecretStr | SecretBytes)
 
 
 def load_pipeline(tree: Mapping[str, Any]) -> tuple[dict[str, Any], Graph]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import sys
 import threading
 import types
 import typing
@@ -16,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 from distill_ray.signature.qualified_name import own_name, qualified_name
-from distill_ray.signature.stand_in import Tagged
+from distill_ray.signature.stand_in import Tagged, is_secret
 
 SECRET = Tagged("secret", None)
 """What stands for every secret."""
@@ -35,14 +34,6 @@ def parts(value: Any) -> Tagged | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return Tagged("object", {"class": type(value), **_fields(value)})
     return _callable_parts(value) or _typing_parts(value) or _wrapper(value)
-
-
-def is_secret(value: object) -> bool:
-    """Whether a value is pydantic's SecretStr, SecretBytes or Secret."""
-    pydantic = sys.modules.get("pydantic")
-    names = ("SecretStr", "SecretBytes", "Secret")
-    kinds = tuple(getattr(pydantic, name) for name in names if hasattr(pydantic, name))
-    return isinstance(value, kinds)
 
 
 def state(value: Any) -> dict[str, Any]:

@@ -74,9 +74,14 @@ def stand_in(value: object) -> Tagged:
     return found if isinstance(found, Tagged) else Tagged(qualified_name(type(value)), found)
 
 
+def is_secret(value: object) -> bool:
+    """Whether a value is pydantic's SecretStr, SecretBytes or Secret."""
+    return _is_pydantic(value, "SecretStr", "SecretBytes", "Secret")
+
+
 def _why_not(value: object) -> str:
     name = qualified_name(type(value))
-    if _is_pydantic(value, "SecretStr", "SecretBytes", "Secret"):
+    if is_secret(value):
         return f"a {name} is a secret and must never be part of a signature: leave it out."
     if isinstance(value, FunctionType):
         return "a function is signed by its code: distill_ray.signature.fingerprint does that."
@@ -92,7 +97,7 @@ def _why_not(value: object) -> str:
 def _is_pydantic(value: object, *names: str) -> bool:
     pydantic = sys.modules.get("pydantic")
     kinds = tuple(getattr(pydantic, name) for name in names if hasattr(pydantic, name))
-    return pydantic is not None and isinstance(value, kinds)
+    return isinstance(value, kinds)
 
 
 def _numpy_stand_in(value: object) -> Tagged | None:

@@ -10,7 +10,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import ConfigDict, Field
 
@@ -21,6 +21,8 @@ from distill_ray.steps.marks import is_runtime_parameter
 from distill_ray.types import RuntimeParameter, StepColumns, Unsigned
 
 DEFAULT_BATCH_SIZE = 50
+
+StepKind: TypeAlias = Literal["generator", "step", "global"]
 
 
 class StepRegistry(Protocol):
@@ -42,6 +44,11 @@ def label_of(step: BaseStep) -> str:
     No property of the step, so that users may have a field ``label``.
     """
     return step.name or type(step).__name__
+
+
+def kind_of(step: BaseStep) -> StepKind:
+    """Whether a step makes rows, is given them batch by batch, or all at once."""
+    return "generator" if step.is_generator else "global" if step.is_global else "step"
 
 
 def snake_case(class_name: str) -> str:
@@ -168,14 +175,9 @@ class Step(BaseStep):
     With several predecessors ``process(self, *inputs)`` is given one list for each, aligned by row, in
     the order in which they were connected.
 
-    A class sets ``row_wise`` where each output row comes from one input row alone: its rows are then
-    stored and found one by one, whatever batch they came in.
-
     Attributes:
         input_batch_size: rows in each batch. Never part of the signature.
     """
-
-    row_wise: ClassVar[bool] = False
 
     input_batch_size: Unsigned[RuntimeParameter[int]] = Field(default=DEFAULT_BATCH_SIZE, ge=1)
 

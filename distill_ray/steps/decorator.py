@@ -6,11 +6,12 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace, UnionType, new_class
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
+from types import SimpleNamespace, new_class
+from typing import Any, Literal, TypeAlias
 
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.steps.base import BaseStep, GeneratorStep, GlobalStep, Step, label_of
+from distill_ray.steps.marks import marks_in
 from distill_ray.types import RuntimeParameterMark, StepColumns
 
 StepType: TypeAlias = Literal["normal", "global", "generator"]
@@ -92,7 +93,7 @@ class _Parameters:
         others = []
         for name, parameter in inspect.signature(function).parameters.items():
             annotation = _resolve(function, name, parameter.annotation)
-            if not _is_runtime_parameter(annotation):
+            if not any(isinstance(mark, RuntimeParameterMark) for mark in marks_in(annotation)):
                 others.append(parameter)
                 continue
             annotations[name] = annotation
@@ -161,13 +162,6 @@ def _resolve(function: ProcessFunction, name: str, annotation: Any) -> Any:
             ) from error
         return annotation
     return hints[name]
-
-
-def _is_runtime_parameter(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
-        return any(isinstance(mark, RuntimeParameterMark) for mark in annotation.__metadata__)
-    is_union = get_origin(annotation) in {typing.Union, UnionType}
-    return is_union and any(_is_runtime_parameter(member) for member in get_args(annotation))
 
 
 def _check_others(function: ProcessFunction, others: list[inspect.Parameter], *, generator: bool) -> None:

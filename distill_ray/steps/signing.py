@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from distill_ray.errors import SignatureError
 from distill_ray.signature.encode import Encoding
 from distill_ray.signature.fingerprint import fingerprint, put_piece
-from distill_ray.signature.parts import is_secret, parts, state
+from distill_ray.signature.parts import parts, state
 from distill_ray.signature.qualified_name import qualified_name
 from distill_ray.signature.references import class_version
-from distill_ray.signature.stand_in import Tagged, UnencodableError, stand_in
+from distill_ray.signature.stand_in import Tagged, UnencodableError, is_secret, stand_in
 from distill_ray.signature.user_code import is_user_class, is_user_function
-from distill_ray.steps.base import BaseStep, label_of
+from distill_ray.steps.base import BaseStep, kind_of, label_of
 from distill_ray.steps.marks import is_unsigned
 
 
@@ -52,9 +52,8 @@ def step_function(step: BaseStep) -> StepFunction:
     """
     signing = _Signing()
     encoding = Encoding(signing.stand_in)
-    kind = "generator" if step.is_generator else "global" if step.is_global else "step"
     try:
-        tree = Tagged(kind, signing.model(step).value)
+        tree = Tagged(kind_of(step), signing.model(step).value)
         return StepFunction(
             class_name=type(step).__name__,
             signature=encoding.digest(tree),

@@ -178,7 +178,6 @@ def test_lists_take_part_in_arrows_on_both_sides(registry: Registry) -> None:
 def test_kinds_of_steps_know_what_they_are() -> None:
     assert [Numbers().is_generator, AddOne().is_generator] == [True, False]
     assert [Total().is_global, AddOne().is_global] == [True, False]
-    assert AddOne().row_wise is False
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
@@ -44,20 +44,11 @@ class Task(Step):
         num_generations: answers to ask for, for each row.
     """
 
-    row_wise: ClassVar[bool] = True
-
     llm: LLM
     group_generations: bool = False
     add_raw_output: RuntimeParameter[bool] = True
     add_raw_input: RuntimeParameter[bool] = True
     num_generations: RuntimeParameter[int] = Field(default=1, ge=1)
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """A task with a ``process`` of its own may look at a whole batch, unless it says otherwise."""
-        super().__pydantic_init_subclass__(**kwargs)
-        if "process" in cls.__dict__ and "row_wise" not in cls.__dict__:
-            cls.row_wise = False
 
     def load(self) -> None:
         """Load the model."""

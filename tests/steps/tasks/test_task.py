@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import ChatType, GenerateOutput
-from distill_ray.steps import StepColumns, StepInput
+from distill_ray.steps import StepColumns
 from distill_ray.steps.tasks import Task, TextGeneration
-from distill_ray.types import Row, StepOutput
+from distill_ray.types import Row
 
 METADATA = "distilabel_metadata"
 
@@ -117,17 +117,3 @@ def test_a_model_that_gives_another_number_of_answers_is_an_error(echo: Any) -> 
     task = TextGeneration(name="t", llm=Forgetful(drop=False), num_generations=2)
     with pytest.raises(ModelError, match="gave 1 generations for an input, 2 were asked for"):
         next(task.process([{"instruction": "a"}]))
-
-
-def test_a_task_is_row_wise_unless_it_processes_batches_itself() -> None:
-    class Own(Number):
-        def process(self, *inputs: StepInput) -> StepOutput:
-            yield inputs[0]
-
-    class Sworn(Own):
-        row_wise: ClassVar[bool] = True
-
-        def process(self, *inputs: StepInput) -> StepOutput:
-            yield inputs[0]
-
-    assert (Number.row_wise, Own.row_wise, Sworn.row_wise) == (True, False, True)
