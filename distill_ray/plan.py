@@ -117,21 +117,27 @@ def sign(graph: Graph) -> dict[str, StepFunction]:
     return {name: step_function(step) for name, step in graph.steps.items()}
 
 
-def make_plan(pipeline: str, graph: Graph, catalog: Catalog, *, use_cache: bool = True) -> Plan:
+def default_name(aggregated: str) -> str:
+    """The name of a pipeline that was given none: one made from its steps' signatures."""
+    return f"pipeline_{aggregated[:12]}"
+
+
+def make_plan(pipeline: str | None, graph: Graph, catalog: Catalog, *, use_cache: bool = True) -> Plan:
     """Decide what must run.
 
     Args:
-        pipeline: the pipeline's name.
+        pipeline: the pipeline's name, if it was given one.
         graph: the checked graph.
         catalog: what the cache holds.
         use_cache: False computes every step anew.
     """
     functions = sign(graph)
+    aggregated = aggregated_signature(functions)
     decided = _Deciding(graph, functions, catalog, use_cache).decide()
     return Plan(
-        pipeline=pipeline,
+        pipeline=pipeline or default_name(aggregated),
         signature=graph.signature(),
-        aggregated=aggregated_signature(functions),
+        aggregated=aggregated,
         steps=tuple(decided[name] for name in graph.order()),
         functions=functions,
         graph=graph,
@@ -240,7 +246,7 @@ class _Deciding:
             if changed
             else "parts of its output are stored, but not all that this input needs"
         )
-        rows = sum(sum(index.counts) for _, index in indexes)
+        rows = sum(index.rows for _, index in indexes)
         return self._step(
             name, "resume", reason, rows_known=rows, indexes=tuple(indexes), replace_manifest=stale
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from contextvars import Token
 from pathlib import Path
@@ -78,12 +79,9 @@ class Pipeline:
     @property
     def name(self) -> str:
         """The name given, or one made from the steps."""
-        return self._name_of(self.graph)
+        from distill_ray.plan import default_name
 
-    def _name_of(self, graph: Graph) -> str:
-        from distill_ray.plan import aggregated_signature, sign
-
-        return self._name or f"pipeline_{aggregated_signature(sign(graph))[:12]}"
+        return self._name or default_name(self.aggregated_steps_signature)
 
     @property
     def signature(self) -> str:
@@ -161,12 +159,10 @@ class Pipeline:
             dataset: as for `run`.
             engine: as for `run`.
         """
-        from distill_ray.pipeline.running import scratch_root
-
         graph = _prepared(self.graph, parameters, dataset, batch_size)
         sources = [name for name, step in graph.steps.items() if step.is_generator]
         graph = with_parameters(graph, {name: {"batch_size": batch_size} for name in sources})
-        with scratch_root() as folder:
+        with tempfile.TemporaryDirectory(prefix="distill_ray-dry-run-") as folder:
             request = self._request(graph, engine=engine, cache_dir=folder, max_batches=1)
             return self._run(request).in_memory()
 
@@ -188,7 +184,7 @@ class Pipeline:
         from distill_ray.pipeline.running import RunRequest
 
         options.setdefault("cache_dir", self.cache_dir)
-        return RunRequest(self._name_of(graph), graph, storage_options=self.storage_options, **options)
+        return RunRequest(self._name, graph, storage_options=self.storage_options, **options)
 
     def _run(self, request: RunRequest) -> Distiset:
         from distill_ray.distiset import Distiset, PipelineOrigin

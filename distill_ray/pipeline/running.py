@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -36,7 +34,7 @@ class RunRequest:
     """What a run is asked to do.
 
     Attributes:
-        pipeline: the pipeline's name.
+        pipeline: the pipeline's name, if it was given one.
         graph: the checked graph, with the run's parameters.
         cache_dir: URL or path of the cache root; None takes the default.
         storage_options: for the root's filesystem.
@@ -46,7 +44,7 @@ class RunRequest:
         max_batches: batches that each generator makes; 0 is no limit.
     """
 
-    pipeline: str
+    pipeline: str | None
     graph: Graph
     cache_dir: str | os.PathLike[str] | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
@@ -163,7 +161,7 @@ def _decisions(plan: Plan) -> tuple[StepDecided, ...]:
     )
 
 
-def _fan_out(listeners: tuple[Listener, ...]) -> Callable[[RunEvent], None]:
+def _fan_out(listeners: tuple[Listener, ...]) -> Listener:
     def emit(event: RunEvent) -> None:
         for listener in listeners:
             listener(event)
@@ -188,10 +186,3 @@ def _record_pipeline(store: CacheStore, plan: Plan, leaves: Mapping[str, Manifes
         },
     }
     store.write_pipeline_record(plan.pipeline, plan.signature, plan.aggregated, record)
-
-
-@contextmanager
-def scratch_root() -> Iterator[str]:
-    """A cache root that is gone afterwards: what a dry run writes to."""
-    with tempfile.TemporaryDirectory(prefix="distill_ray-dry-run-") as folder:
-        yield folder
