@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
 from distill_ray.errors import ModelError, ParameterError
-from distill_ray.models.base_url import without_credentials
 from distill_ray.models.chat_completion import read_chat_completion
 from distill_ray.models.llm import AsyncLLM, ChatType, GenerateOutput, join_outputs, with_sample_seed
 from distill_ray.models.retry import may_pass, status_of, with_retries
-from distill_ray.models.structured_output import JsonSchema, response_format_of
+from distill_ray.models.server import BaseUrl, key_in
+from distill_ray.models.structured_output import JsonSchema, check_only_schema, response_format_of
 from distill_ray.types import RuntimeParameter, Unsigned
 
 if TYPE_CHECKING:
     from huggingface_hub import AsyncInferenceClient
-
-
-def _key_from_environment() -> SecretStr | None:
-    key = os.environ.get("HF_TOKEN")
-    return SecretStr(key) if key else None
 
 
 class InferenceEndpointsLLM(AsyncLLM):
@@ -55,9 +49,9 @@ class InferenceEndpointsLLM(AsyncLLM):
     model_id: str | None = None
     endpoint_name: RuntimeParameter[str | None] = None
     endpoint_namespace: RuntimeParameter[str | None] = None
-    base_url: RuntimeParameter[str | None] = None
+    base_url: RuntimeParameter[BaseUrl | None] = None
     api_key: Unsigned[RuntimeParameter[SecretStr | None]] = Field(
-        default_factory=_key_from_environment, exclude=True, repr=False
+        default_factory=lambda: key_in("HF_TOKEN"), exclude=True, repr=False
     )
     tokenizer_id: str | None = None
     model_display_name: str | None = None
@@ -66,11 +60,6 @@ class InferenceEndpointsLLM(AsyncLLM):
     structured_output: RuntimeParameter[JsonSchema | None] = None
 
     _client: AsyncInferenceClient | None = PrivateAttr(default=None)
-
-    @field_validator("base_url")
-    @classmethod
-    def _refuse_credentials(cls, value: str | None) -> str | None:
-        return value if value is None else without_credentials(value)
 
     @model_validator(mode="after")
     def _check_one_place(self) -> Self:
@@ -191,8 +180,7 @@ class InferenceEndpointsLLM(AsyncLLM):
     def _response_format(self, response_format: dict[str, Any] | None) -> dict[str, Any] | None:
         if self.structured_output is None:
             return response_format
-        if response_format is not None:
-            raise ParameterError("give structured_output or generation_kwargs['response_format'], not both.")
+        check_only_schema(response_format)
         if self.model_id is not None:
             return response_format_of(self.structured_output)
         # A server of one's own: text-generation-inference reads "value", llama.cpp "schema".

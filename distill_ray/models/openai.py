@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, PrivateAttr, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr
 
-from distill_ray.errors import ModelError, ParameterError
-from distill_ray.models.base_url import without_credentials
+from distill_ray.errors import ModelError
 from distill_ray.models.chat_completion import read_chat_completion
 from distill_ray.models.llm import AsyncLLM, ChatType, GenerateOutput, join_outputs, with_sample_seed
-from distill_ray.models.structured_output import JsonSchema, response_format_of
+from distill_ray.models.server import BaseUrl, key_in
+from distill_ray.models.structured_output import JsonSchema, check_only_schema, response_format_of
 from distill_ray.types import RuntimeParameter, Unsigned
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _OPENAI = "https://api.openai.com/v1"
-
-
-def _key_from_environment() -> SecretStr | None:
-    key = os.environ.get("OPENAI_API_KEY")
-    return SecretStr(key) if key else None
 
 
 class OpenAILLM(AsyncLLM):
@@ -54,11 +49,11 @@ class OpenAILLM(AsyncLLM):
     samples_in_one_request: ClassVar[bool] = True
 
     model: str
-    base_url: RuntimeParameter[str] = Field(
+    base_url: RuntimeParameter[BaseUrl] = Field(
         default_factory=lambda: os.environ.get("OPENAI_BASE_URL") or _OPENAI, validate_default=True
     )
     api_key: Unsigned[RuntimeParameter[SecretStr | None]] = Field(
-        default_factory=_key_from_environment, exclude=True, repr=False
+        default_factory=lambda: key_in("OPENAI_API_KEY"), exclude=True, repr=False
     )
     default_headers: Unsigned[RuntimeParameter[dict[str, SecretStr] | None]] = Field(
         default=None, exclude=True, repr=False
@@ -69,11 +64,6 @@ class OpenAILLM(AsyncLLM):
 
     _client: AsyncOpenAI | None = PrivateAttr(default=None)
     _many_choices: bool = PrivateAttr(default=True)
-
-    @field_validator("base_url")
-    @classmethod
-    def _refuse_credentials(cls, value: str) -> str:
-        return without_credentials(value)
 
     @property
     def model_name(self) -> str:
@@ -186,8 +176,7 @@ class OpenAILLM(AsyncLLM):
     def _response_format(self, response_format: dict[str, Any] | None) -> dict[str, Any] | None:
         if self.structured_output is None:
             return response_format
-        if response_format is not None:
-            raise ParameterError("give structured_output or generation_kwargs['response_format'], not both.")
+        check_only_schema(response_format)
         return response_format_of(self.structured_output)
 
     def _explain(self, error: Exception) -> str:

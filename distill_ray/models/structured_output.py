@@ -26,6 +26,12 @@ JsonSchema: TypeAlias = Annotated[dict[str, Any], BeforeValidator(json_schema_of
 """A JSON schema that every answer must follow."""
 
 
+def check_only_schema(response_format: dict[str, Any] | None) -> None:
+    """Refuse a ``response_format`` beside ``structured_output``, which asks for one of its own."""
+    if response_format is not None:
+        raise ParameterError("give structured_output or generation_kwargs['response_format'], not both.")
+
+
 def response_format_of(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the ``response_format`` of a chat completion request for a JSON schema."""
     return {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}

@@ -1,8 +1,12 @@
-"""A server's address as a signed parameter: it must hold no secret."""
+"""How a model server is reached: its address, which is signed and must hold no secret, and the key to it."""
 
 from __future__ import annotations
 
+import os
+from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, SecretStr
 
 from distill_ray.errors import ParameterError
 
@@ -20,3 +24,13 @@ def without_credentials(url: str) -> str:
             "give api_key or default_headers instead."
         )
     return url
+
+
+BaseUrl: TypeAlias = Annotated[str, AfterValidator(without_credentials)]
+"""A server's address."""
+
+
+def key_in(variable: str) -> SecretStr | None:
+    """Return the key that an environment variable of the driver holds, if it is set."""
+    key = os.environ.get(variable)
+    return SecretStr(key) if key else None
