@@ -39,6 +39,23 @@ DOORS = {
         "LlamaCppLLM",
         "OpenAILLM",
     ],
+    "distill_ray.steps": [
+        "GeneratorStep",
+        "GeneratorStepOutput",
+        "GlobalStep",
+        "KeepColumns",
+        "LoadDataFromDicts",
+        "LoadDataFromFileSystem",
+        "RuntimeParameter",
+        "Step",
+        "StepColumns",
+        "StepInput",
+        "StepOutput",
+        "StepResources",
+        "Unsigned",
+        "step",
+    ],
+    "distill_ray.steps.tasks": ["ChatGeneration", "Task", "TextGeneration"],
     "distill_ray.typing": [
         "ChatItem",
         "ChatType",
@@ -53,7 +70,9 @@ DOORS = {
         "Unsigned",
     ],
 }
-"""Those of the steps and tasks are in tests/steps/test_doors.py."""
+
+LAZY = ["distill_ray.distiset", "distill_ray.models", "distill_ray.steps", "distill_ray.steps.tasks"]
+"""Doors whose names are loaded from their homes when they are first used."""
 
 
 def in_a_new_process(statements: str) -> tuple[set[str], float]:
@@ -81,9 +100,23 @@ def test_importing_the_package_loads_nothing_heavy_and_takes_no_time() -> None:
     assert seconds < 0.5
 
 
-@pytest.mark.parametrize("door", [*DOORS, "distill_ray.steps", "distill_ray.steps.tasks"])
+@pytest.mark.parametrize("door", DOORS)
 def test_opening_a_door_loads_nothing_heavy(door: str) -> None:
     assert in_a_new_process(f"import {door}")[0] == set()
+
+
+@pytest.mark.parametrize("door", [door for door in DOORS if door != "distill_ray.distiset"])
+def test_using_every_name_of_a_door_loads_nothing_heavy(door: str) -> None:
+    assert in_a_new_process(f"from {door} import *")[0] == set()
+
+
+def test_a_distiset_loads_arrow_and_nothing_else_that_is_heavy() -> None:
+    assert in_a_new_process("from distill_ray.distiset import Distiset; Distiset()")[0] == {"pyarrow"}
+
+
+def test_declaring_models_loads_no_client_and_no_engine() -> None:
+    models = "m.LlamaCppLLM(), m.OpenAILLM(model='m'), m.InferenceEndpointsLLM(model_id='m')"
+    assert in_a_new_process(f"import distill_ray.models as m; {models}")[0] == set()
 
 
 def test_declaring_a_pipeline_loads_nothing_heavy() -> None:
@@ -102,6 +135,14 @@ def test_a_door_lists_its_names_and_each_is_there(door: str) -> None:
     assert sorted(module.__all__) == DOORS[door]
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("door", LAZY)
+def test_a_door_answers_a_name_that_it_lacks_with_those_that_it_has(door: str) -> None:
+    module = import_module(door)
+    assert dir(module) == DOORS[door]
+    with pytest.raises(AttributeError, match=f"no attribute 'Keep'; it has .*{DOORS[door][-1]}"):
+        _ = module.Keep
 
 
 def test_the_version_is_the_one_that_is_packed() -> None:

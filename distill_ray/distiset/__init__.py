@@ -1,4 +1,4 @@
-"""What a run gives: leaf -> split -> rows, read lazily. What users import, loaded when it is first used.
+"""The door to what a run gives: leaf -> split -> rows, read lazily.
 
 - `Distiset`: the leaves, and what is done with all of them: divide, save, load, upload
 - `Dataset`: the rows of one split
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from distill_ray.distiset.distiset import Distiset
     from distill_ray.distiset.origin import PipelineOrigin
 
-__all__ = ["Dataset", "Distiset", "PipelineOrigin"]
+_HOMES = {
+    "Dataset": "distill_ray.distiset.dataset",
+    "Distiset": "distill_ray.distiset.distiset",
+    "PipelineOrigin": "distill_ray.distiset.origin",
+}
 
-_MODULES = {"Dataset": "dataset", "Distiset": "distiset", "PipelineOrigin": "origin"}
+__all__ = ["Dataset", "Distiset", "PipelineOrigin"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'; it has {', '.join(__all__)}.")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

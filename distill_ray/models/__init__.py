@@ -1,6 +1,6 @@
-"""The language models that tasks ask: what users import, loaded when it is first used.
+"""The door to the language models that tasks ask.
 
-Importing this package imports no client library and no inference engine.
+Importing it imports no client library and no inference engine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from distill_ray.models.llm import LLM, AsyncLLM, ChatItem, ChatType, GenerateOutput, LLMStatistics
     from distill_ray.models.openai import OpenAILLM
 
+_HOMES = {
+    "AsyncLLM": "distill_ray.models.llm",
+    "ChatItem": "distill_ray.models.llm",
+    "ChatType": "distill_ray.models.llm",
+    "GenerateOutput": "distill_ray.models.llm",
+    "InferenceEndpointsLLM": "distill_ray.models.inference_endpoints",
+    "LLM": "distill_ray.models.llm",
+    "LLMStatistics": "distill_ray.models.llm",
+    "LlamaCppLLM": "distill_ray.models.llama_cpp",
+    "OpenAILLM": "distill_ray.models.openai",
+}
+
 __all__ = [
     "LLM",
     "AsyncLLM",
@@ -26,17 +38,11 @@ __all__ = [
     "OpenAILLM",
 ]
 
-_MODULES = {
-    "InferenceEndpointsLLM": "inference_endpoints",
-    "LlamaCppLLM": "llama_cpp",
-    "OpenAILLM": "openai",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'llm')}"), name)
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'; it has {', '.join(__all__)}.")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import distill_ray.models
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import (
     LLM,
@@ -82,34 +79,6 @@ class AnyArguments(Upper):
         self, inputs: list[ChatType], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
         return [output(str(sorted(kwargs))) for _ in inputs]
-
-
-def test_importing_the_models_imports_no_client_and_no_engine() -> None:
-    script = (
-        "import sys, distill_ray.models as m\n"
-        "m.LLM, m.OpenAILLM, m.InferenceEndpointsLLM, m.LlamaCppLLM\n"
-        "m.LlamaCppLLM(), m.OpenAILLM(model='m'), m.InferenceEndpointsLLM(model_id='m')\n"
-        "print({'openai', 'xllamacpp', 'huggingface_hub', 'ray', 'pyarrow'} & set(sys.modules))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
-
-
-def test_the_package_offers_these_names() -> None:
-    assert distill_ray.models.__all__ == [
-        "LLM",
-        "AsyncLLM",
-        "ChatItem",
-        "ChatType",
-        "GenerateOutput",
-        "InferenceEndpointsLLM",
-        "LLMStatistics",
-        "LlamaCppLLM",
-        "OpenAILLM",
-    ]
-    assert all(getattr(distill_ray.models, name) for name in distill_ray.models.__all__)
-    with pytest.raises(AttributeError, match="LlamaCppLLM"):
-        distill_ray.models.LlamaCpp  # noqa: B018
 
 
 def test_a_users_model_is_a_class_with_a_name_and_generate() -> None:
