@@ -1,4 +1,4 @@
-"""What all tests share: one local Ray for the session, and a cache root of each test's own."""
+"""What tests share: one local Ray for the session, and a cache of each test's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from distill_ray.cache.store import CacheStore
     from distill_ray.pipeline.running import Engine
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -25,6 +26,15 @@ def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "cache"
     monkeypatch.setenv("DISTILL_RAY_CACHE_DIR", str(root))
     return root
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CacheStore:
+    """A cache in a folder that is not there yet."""
+    from distill_ray.cache.store import CacheStore
+    from distill_ray.storage import open_storage
+
+    return CacheStore(open_storage(str(tmp_path / "root")))
 
 
 @pytest.fixture(scope="session")

@@ -13,34 +13,16 @@ from tests.acceptance.conftest import Shell
 
 pytestmark = pytest.mark.model
 
-QUICKSTART = """\
-from distill_ray.models import LlamaCppLLM
-from distill_ray.pipeline import Pipeline
-from distill_ray.steps import LoadDataFromDicts, StepResources
-from distill_ray.steps.tasks import TextGeneration
-
-with Pipeline(name="quickstart") as pipeline:
-    load_data = LoadDataFromDicts(data=[{"instruction": "How much is 2+2?"}])
-    generation = TextGeneration(
-        llm=LlamaCppLLM(model="smollm2-135m-instruct", generation_kwargs={"max_new_tokens": 16}),
-        resources=StepResources(replicas=1, cpus=1),
-    )
-    load_data >> generation
-
-if __name__ == "__main__":
-    distiset = pipeline.run()
-    print(distiset["default"]["train"].to_list())
-"""
+QUICKSTART = str(Path(__file__).parents[2] / "examples" / "quickstart.py")
 
 
-def test_the_quickstart_computes_once_and_then_needs_no_ray(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / "quickstart.py").write_text(QUICKSTART)
-    first = shell.run(sys.executable, "quickstart.py")
+def test_the_quickstart_computes_once_and_then_needs_no_ray(shell: Shell) -> None:
+    first = shell.run(sys.executable, QUICKSTART)
     assert first.returncode == 0, first.stderr
     assert "'instruction': 'How much is 2+2?', 'generation': " in first.stdout
     assert "pipeline 'quickstart': complete, 0 rows reused, 2 computed" in first.stderr
 
-    second = shell.run(sys.executable, "-X", "importtime", "quickstart.py")
+    second = shell.run(sys.executable, "-X", "importtime", QUICKSTART)
     assert second.returncode == 0, second.stderr
     assert second.stdout == first.stdout
     assert "pipeline 'quickstart': complete hit, 1 rows reused, nothing computed" in second.stderr

@@ -21,17 +21,13 @@ from distill_ray.cache.store import TAIL, CacheStore
 from distill_ray.cache.units import StoredUnits
 from distill_ray.errors import CorruptObjectError, FormatVersionError
 from distill_ray.storage import open_storage
+from tests.damage import cut, flip
 from tests.gcs_server import GcsRoot
 
 FUNCTION = FunctionId("Step", "f" * 64)
 OTHER = FunctionId("Step", "0" * 64)
 KEY = "k" * 64
 ROWS: list[dict[str, Any]] = [{"text": "one"}, {"text": "two"}, {"n": 3}]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CacheStore:
-    return CacheStore(open_storage(str(tmp_path / "root")))
 
 
 @pytest.fixture
@@ -54,12 +50,6 @@ def manifest_of(*parts: PartEntry, run: str = "run", function: FunctionId = FUNC
 
 def file_of(store: CacheStore, path: str) -> Path:
     return Path(store.storage.url, path)
-
-
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(bytes(data))
 
 
 # The root's format.
@@ -252,11 +242,10 @@ def test_the_manifest_of_another_output_is_no_hit(store: CacheStore, catalog: St
 
 
 def test_a_manifest_is_no_hit_where_a_part_is_cut(store: CacheStore, catalog: StoreCatalog) -> None:
-    whole, cut = write_part(store), write_part(store, "run-000-00002")
-    store.write_manifest(manifest_of(whole, cut), replace=False)
-    path = file_of(store, FUNCTION.part(cut.name))
-    path.write_bytes(path.read_bytes()[:-1])
-    assert catalog.manifest(FUNCTION, KEY) == (None, f"1 of its 2 parts are gone or cut: {cut.name}")
+    whole, torn = write_part(store), write_part(store, "run-000-00002")
+    store.write_manifest(manifest_of(whole, torn), replace=False)
+    cut(file_of(store, FUNCTION.part(torn.name)), 1)
+    assert catalog.manifest(FUNCTION, KEY) == (None, f"1 of its 2 parts are gone or cut: {torn.name}")
 
 
 # Units over runs.

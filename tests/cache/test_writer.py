@@ -30,11 +30,6 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> CacheStore:
-    return CacheStore(open_storage(str(tmp_path / "root")))
-
-
-@pytest.fixture
 def writers() -> Iterator[list[PartWriter]]:
     opened: list[PartWriter] = []
     yield opened

@@ -48,7 +48,7 @@ def _process_as_before() -> Iterator[None]:
     yield
     sys.path[:], sys.argv[:] = path, argv
     for name in set(sys.modules) - modules:
-        if not name.startswith(("distill_ray", "tests")) and "cli_script" in name:
+        if "cli_script" in name:
             del sys.modules[name]
 
 

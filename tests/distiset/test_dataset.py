@@ -14,6 +14,7 @@ from distill_ray.cache.manifest import Segment
 from distill_ray.distiset import Dataset
 from distill_ray.errors import CorruptObjectError
 from distill_ray.types import Row
+from tests.damage import cut, flip
 from tests.distiset.made_rows import Made, chunks, make, same
 
 NUMBERS = [[{"n": n} for n in range(start, start + 10)] for start in (0, 10, 20, 30)]
@@ -141,10 +142,7 @@ def test_what_is_in_memory_needs_its_parts_no_more(numbers: Made) -> None:
 
 
 def damage(made: Made) -> None:
-    path = made.path(2)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(made.path(2))
 
 
 @pytest.mark.parametrize("harm", [damage, lambda made: made.path(2).unlink()], ids=["damaged", "gone"])
@@ -162,6 +160,6 @@ def test_asking_for_the_columns_of_a_damaged_part_is_the_same_error(numbers: Mad
     harm(numbers)
     path = numbers.path(2)
     if path.exists():
-        path.write_bytes(path.read_bytes()[:-50])
+        cut(path, 50)
     with pytest.raises(CorruptObjectError, match=r"(?is)leaf 'answers'.*/p2-.*run.*again.*comput"):
         assert numbers.dataset.column_names

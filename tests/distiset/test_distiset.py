@@ -15,6 +15,7 @@ from distill_ray.errors import CorruptObjectError, ParameterError
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import GeneratorStep, LoadDataFromDicts, Step, StepInput
 from distill_ray.types import GeneratorStepOutput, Row, StepOutput
+from tests.damage import flip
 from tests.distiset.made_rows import same
 
 ROWS: list[Row] = [
@@ -128,9 +129,7 @@ def test_running_again_heals_a_part_that_was_met_damaged_or_gone(cache_root: Pat
     if harm == "gone":
         part.unlink()
     else:
-        data = bytearray(part.read_bytes())
-        data[len(data) // 2] ^= 1
-        part.write_bytes(data)
+        flip(part)
     with pytest.raises(CorruptObjectError, match=r"(?is)leaf 'default'.*run.*again"):
         dataset.to_list()
     again = run(Numbers(name="numbers", count=3), Same(name="same"))

@@ -16,6 +16,7 @@ from distill_ray.cache.rows import encode_rows
 from distill_ray.distiset import Dataset, Distiset
 from distill_ray.errors import CorruptObjectError, FormatVersionError, StorageError
 from distill_ray.types import Row
+from tests.damage import flip
 from tests.distiset.made_rows import chunks, make, same
 
 
@@ -138,9 +139,7 @@ def test_a_save_over_another_leaves_no_file_of_it(tmp_path: Path) -> None:
 def broken(tmp_path: Path) -> Distiset:
     """Two parts, of which the second one is damaged: it is met when the first one is saved already."""
     made = make(tmp_path / "cache", [[{"a": 1}], [{"a": 2}]])
-    data = bytearray(made.path(1).read_bytes())
-    data[10] ^= 1
-    made.path(1).write_bytes(data)
+    flip(made.path(1), 10)
     return Distiset({"default": {"train": made.dataset}})
 
 
@@ -162,9 +161,7 @@ def test_a_damaged_file_is_an_error_and_never_wrong_rows(tmp_path: Path) -> None
     place = tmp_path / "saved"
     distiset_of({"a": 1}, {"a": 2}).save_to_disk(place)
     (path,) = (place / "data" / "default").iterdir()
-    data = bytearray(path.read_bytes())
-    data[10] ^= 1
-    path.write_bytes(data)
+    flip(path, 10)
     with pytest.raises(CorruptObjectError, match=r"Leaf 'default'.*not what was written.*Save the Distiset"):
         Distiset.load_from_disk(place)["default"]["train"].to_list()
 

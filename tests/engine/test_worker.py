@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from distill_ray.engine.messages import BatchWork, Range, StoredPart, Work
 from distill_ray.engine.worker import Worker, WorkerSetup
 from distill_ray.steps import GeneratorStep, GeneratorStepOutput, Step, StepInput, StepOutput
 from distill_ray.steps.base import BaseStep
-from distill_ray.storage import open_storage
 
 FUNCTION = FunctionId("Some", "0" * 64)
 SOURCE = FunctionId("Source", "1" * 64)
@@ -31,11 +29,6 @@ class Count(GeneratorStep):
     def process(self, offset: int = 0) -> GeneratorStepOutput:
         for start in range(offset, 10, 4):
             yield [{"n": n} for n in range(start, min(10, start + 4))], start + 4 >= 10
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CacheStore:
-    return CacheStore(open_storage(str(tmp_path)))
 
 
 @pytest.fixture
@@ -117,7 +110,7 @@ def test_a_row_that_cannot_be_stored_exactly_is_a_failure_that_names_it(make: An
     assert "decode it to text" in record.failure.message
 
 
-def test_a_damaged_input_is_a_failure_and_not_a_row(make: Any, tmp_path: Path) -> None:
+def test_a_missing_input_is_a_failure_and_not_a_row(make: Any) -> None:
     call = work(2, sources=(StoredPart("source", "no-such-part"),))
     _, record = make(AddOne(name="add")).run(call, [])
     assert record.counts == ()

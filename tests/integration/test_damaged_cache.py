@@ -11,6 +11,7 @@ from distill_ray.errors import DistillRayError
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import LoadDataFromDicts, StepInput, StepOutput, step
 from distill_ray.types import Row
+from tests.damage import cut, flip
 
 
 @step(inputs=["n"], outputs=["m"])
@@ -26,20 +27,10 @@ def declare(root: Path) -> Pipeline:
     return pipeline
 
 
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(bytes(data))
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
-
-
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "rows": lambda path: flip(path, 20),
     "footer": lambda path: flip(path, -60),
-    "cut": cut,
+    "cut": lambda path: cut(path, 20),
     "gone": Path.unlink,
 }
 

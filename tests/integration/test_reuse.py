@@ -18,6 +18,7 @@ from distill_ray.errors import StepError
 from distill_ray.pipeline import Pipeline
 from distill_ray.pipeline.running import Engine
 from distill_ray.steps import LoadDataFromDicts, Step, StepInput, StepOutput
+from tests.damage import cut, flip
 
 WORK = "work.log"
 
@@ -252,7 +253,7 @@ def test_a_part_that_was_cut_is_not_believed_and_its_rows_are_computed_again(
 ) -> None:
     first = rows_of(lab.run(lab.pipeline(lab.add("one")))[0])
     (part,) = cache_root.glob("steps/Add-*/parts/*.parquet")
-    part.write_bytes(part.read_bytes()[:-100])
+    cut(part, 100)
     plan = lab.pipeline(lab.add("one")).plan()
     assert plan["one"].decision in ("compute", "resume")
     assert "parts" in plan["one"].reason
@@ -274,9 +275,7 @@ def test_a_manifest_that_was_cut_is_not_believed(lab: Lab, cache_root: Path) -> 
 def test_a_part_with_a_flipped_bit_is_never_served(lab: Lab, cache_root: Path) -> None:
     lab.run(lab.pipeline(lab.add("one")))
     (part,) = cache_root.glob("steps/Add-*/parts/*.parquet")
-    data = bytearray(part.read_bytes())
-    data[60] ^= 1
-    part.write_bytes(bytes(data))
+    flip(part, 60)
     with pytest.raises(StepError, match=r"(?s)'two'.*not what was written"):
         lab.run(lab.pipeline(lab.add("one"), lab.add("two", column="b")))
 
