@@ -27,6 +27,11 @@ class StepDecided:
     predecessors: tuple[str, ...] = ()
     replicas: int = 1
 
+    @property
+    def runs(self) -> bool:
+        """Whether it takes part in the run beyond being read."""
+        return self.decision not in ("hit", "not needed")
+
 
 @dataclass(frozen=True)
 class RunStarted:

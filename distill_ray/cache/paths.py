@@ -1,4 +1,4 @@
-"""The name of everything on disk, relative to the cache root. No other module makes one up."""
+"""Where everything stands under a cache root. No other module makes up a folder or the ending of a name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 FORMAT_VERSION = 1
 
 FORMAT_FILE = "format.json"
+
+PART_ENDING = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class FunctionId:
 
     def part(self, name: str) -> str:
         """One part, by its name."""
-        return f"{self.parts_folder}/{name}.parquet"
+        return f"{self.parts_folder}/{name}{PART_ENDING}"
 
     def manifest(self, output_key: str) -> str:
         """The manifest of the output with this key."""

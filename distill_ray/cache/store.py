@@ -21,7 +21,7 @@ from distill_ray.cache.part import (
     encode_part,
     footer_size,
 )
-from distill_ray.cache.paths import FORMAT_FILE, FORMAT_VERSION, FunctionId, is_safe_name
+from distill_ray.cache.paths import FORMAT_FILE, FORMAT_VERSION, PART_ENDING, FunctionId, is_safe_name
 from distill_ray.errors import CorruptObjectError, FormatVersionError, StorageError
 from distill_ray.storage import Storage
 
@@ -101,13 +101,13 @@ class CacheStore:
         if not manifest.parts:
             return []
         sizes = self.storage.sizes(manifest.function.parts_folder)
-        return [part.name for part in manifest.parts if sizes.get(f"{part.name}.parquet") != part.size]
+        return [part.name for part in manifest.parts if sizes.get(part.name + PART_ENDING) != part.size]
 
     def parts(self, function: FunctionId) -> list[PartEntry]:
         """All parts that any run left of this function: one listing. Other files are passed over."""
         sizes = self.storage.sizes(function.parts_folder)
-        names = sorted(name for name in sizes if name.endswith(".parquet") and is_safe_name(name))
-        return [PartEntry(name.removesuffix(".parquet"), sizes[name]) for name in names]
+        names = sorted(name for name in sizes if name.endswith(PART_ENDING) and is_safe_name(name))
+        return [PartEntry(name.removesuffix(PART_ENDING), sizes[name]) for name in names]
 
     def read_indexes(
         self, function: FunctionId, parts: Sequence[PartEntry]

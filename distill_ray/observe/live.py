@@ -116,7 +116,7 @@ def _columns(steps: list[StepStanding], now: float) -> list[_Column]:
 
 
 def _replicas(step: StepStanding) -> str:
-    return f"{step.replicas} / {step.decided.replicas}" if step.runs else ""
+    return f"{step.replicas} / {step.decided.replicas}" if step.decided.runs else ""
 
 
 def _fitting(columns: list[_Column], width: int) -> Iterator[_Column]:

@@ -54,11 +54,6 @@ class StepStanding:
         return self.decided.step
 
     @property
-    def runs(self) -> bool:
-        """Whether it takes part in the run beyond being read."""
-        return self.decided.decision not in ("hit", "not needed")
-
-    @property
     def rows_done(self) -> int:
         """Rows that are behind it: rows it took, or, where nothing flows into it, rows it gave."""
         return self.advanced.rows_in if self.decided.predecessors else self.advanced.rows_out
@@ -93,7 +88,7 @@ class RunStanding:
     @property
     def complete_hit(self) -> bool:
         """Whether nothing has to run."""
-        return not any(step.runs for step in self.steps.values())
+        return not any(step.decided.runs for step in self.steps.values())
 
     def listen(self, event: RunEvent) -> None:
         """Take in an event of the run."""
@@ -129,12 +124,11 @@ class RunStanding:
         """A step that has ended has given all that those after it are going to take."""
         for step in self.steps.values():
             before = [self.steps[name] for name in step.decided.predecessors]
-            if step.runs and before and all(each.state == "done" for each in before):
+            if step.decided.runs and before and all(each.state == "done" for each in before):
                 step.rows_total = before[0].advanced.rows_out
 
 
 def _standing(decided: StepDecided) -> StepStanding:
     known = decided.rows_known if decided.decision == "hit" else 0
     nothing = StepAdvanced(decided.step, 0, known, known, 0, 0, 0.0, 0, 0)
-    runs = decided.decision not in ("hit", "not needed")
-    return StepStanding(decided, "waiting" if runs else "done", nothing)
+    return StepStanding(decided, "waiting" if decided.runs else "done", nothing)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
+from distill_ray.signature.content import content_of
 from distill_ray.signature.encode import Encoding
-from distill_ray.signature.parts import parts
 from distill_ray.signature.qualified_name import own_name, qualified_name
 from distill_ray.signature.stand_in import Tagged, UnencodableError, stand_in
 from distill_ray.signature.user_code import is_user_class, is_user_function, is_user_module
@@ -110,7 +110,7 @@ class References:
             if is_user_module(value.__name__):
                 self.blind_spots.add(f"module '{value.__name__}' is handed around: its code does not count.")
             return Tagged("module", value.__name__)
-        found = parts(value) or self._value(value)
+        found = content_of(value) or self._value(value)
         self._is_plain &= found.tag != "installed"
         return found
 

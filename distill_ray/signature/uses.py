@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from distill_ray.errors import SignatureError
 from distill_ray.signature import source
+from distill_ray.signature.content import state
 from distill_ray.signature.encode import digest
 from distill_ray.signature.names import Names, names_in
 from distill_ray.signature.normal_form import normal_form
-from distill_ray.signature.parts import state
 from distill_ray.signature.qualified_name import qualified_name
 from distill_ray.signature.references import Node, References, Statements, captured
 from distill_ray.signature.stand_in import Tagged
@@ -78,7 +78,7 @@ class _Unfolding:
         self._node.text = normal_form(piece.text)
         own = frozenset(function.__code__.co_freevars)
         self.names(piece.text, function.__globals__, own=own, nested=_is_nested(function))
-        self._live_parts(function)
+        self._held_beside_source(function)
 
     def of_class(self, cls: type) -> None:
         for number, base in enumerate(base for base in cls.__bases__ if base is not object):
@@ -193,7 +193,7 @@ class _Unfolding:
     def _blind(self, sentence: str) -> None:
         self._references.blind_spots.add(f"'{self._node.name}' {sentence}.")
 
-    def _live_parts(self, function: FunctionType, prefix: str = "") -> None:
+    def _held_beside_source(self, function: FunctionType, prefix: str = "") -> None:
         """What a function holds beside its source: what it captured, and its defaults."""
         for name, value in captured(function):
             self._use(f"{prefix}captured {name}", value, sourced=False)
@@ -214,7 +214,7 @@ class _Unfolding:
             functions = _users_functions(member)
             own = [f for f in functions if any(piece.holds(f.__code__) for piece in pieces)]
             for function in own:
-                self._live_parts(function, f"{name} ")
+                self._held_beside_source(function, f"{name} ")
             is_value = not functions and _is_attribute(cls, name, member, written)
             if is_value or (functions and not own):
                 self._use(f"attribute {name}", member)

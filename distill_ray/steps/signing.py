@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from distill_ray.errors import SignatureError
+from distill_ray.signature.content import content_of, state
 from distill_ray.signature.encode import Encoding
 from distill_ray.signature.fingerprint import fingerprint, put_piece
-from distill_ray.signature.parts import parts, state
 from distill_ray.signature.qualified_name import qualified_name
 from distill_ray.signature.references import class_version
 from distill_ray.signature.stand_in import Tagged, UnencodableError, is_secret, stand_in
@@ -87,7 +87,7 @@ class _Signing:
             return Tagged("class", self._class(value))
         if isinstance(value, FunctionType):
             return Tagged("function", self._function(value))
-        return parts(value) or self._other(value)
+        return content_of(value) or self._other(value)
 
     def model(self, value: BaseModel) -> Tagged:
         """Return the class and the signed fields of a step, an LLM or any other model."""

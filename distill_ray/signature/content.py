@@ -1,6 +1,6 @@
-"""What values that hold other values are made of: partials, methods, wrappers, typing's aliases, dataclasses.
+"""What values that hold other values hold: partials, methods, wrappers, typing's aliases, dataclasses.
 
-Their parts go on to the walk that asked, which knows what code and models amount to.
+What is in them goes on to the walk that asked, which knows what code and models amount to.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SECRET = Tagged("secret", None)
 _WITHOUT_CONTENT = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.local)
 
 
-def parts(value: Any) -> Tagged | None:
-    """Return the value's kind and parts, not yet encodable themselves; None for a value of another kind."""
+def content_of(value: Any) -> Tagged | None:
+    """Return the value's kind and what it holds, not yet encodable; None for a value of another kind."""
     if is_secret(value):
         return SECRET
     if isinstance(value, _WITHOUT_CONTENT):
@@ -33,7 +33,7 @@ def parts(value: Any) -> Tagged | None:
         return Tagged("enum", [type(value), value.value])
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return Tagged("object", {"class": type(value), **_fields(value)})
-    return _callable_parts(value) or _typing_parts(value) or _wrapper(value)
+    return _content_of_callable(value) or _content_of_alias(value) or _wrapper(value)
 
 
 def state(value: Any) -> dict[str, Any]:
@@ -63,33 +63,33 @@ def _wrapper(value: Any) -> Tagged | None:
 
 
 @functools.singledispatch
-def _callable_parts(_value: Any) -> Tagged | None:
+def _content_of_callable(_value: Any) -> Tagged | None:
     return None
 
 
-@_callable_parts.register(functools.partial)
-@_callable_parts.register(functools.partialmethod)
+@_content_of_callable.register(functools.partial)
+@_content_of_callable.register(functools.partialmethod)
 def _(value: Any) -> Tagged | None:
     return Tagged("partial", [value.func, list(value.args), dict(value.keywords)])
 
 
-@_callable_parts.register
+@_content_of_callable.register
 def _(value: types.MethodType) -> Tagged | None:
     return Tagged("method", [value.__func__, value.__self__])
 
 
-@_callable_parts.register
+@_content_of_callable.register
 def _(value: property) -> Tagged | None:
     return Tagged("property", [value.fget, value.fset, value.fdel])
 
 
-@_callable_parts.register(staticmethod)
-@_callable_parts.register(classmethod)
+@_content_of_callable.register(staticmethod)
+@_content_of_callable.register(classmethod)
 def _(value: Any) -> Tagged | None:
     return Tagged(type(value).__name__, value.__func__)
 
 
-@_callable_parts.register(functools.cached_property)
+@_content_of_callable.register(functools.cached_property)
 def _(value: Any) -> Tagged | None:
     return Tagged("cached_property", value.func)
 
@@ -108,7 +108,7 @@ for _kind in (
     types.WrapperDescriptorType,
     types.MethodWrapperType,
 ):
-    _callable_parts.register(_kind, _builtin)
+    _content_of_callable.register(_kind, _builtin)
 
 
 def _builtin_name(value: Any) -> str:
@@ -117,7 +117,7 @@ def _builtin_name(value: Any) -> str:
     return f"{qualified_name(owner)}.{own_name(value).rpartition('.')[2]}" if owner else qualified_name(value)
 
 
-def _typing_parts(value: Any) -> Tagged | None:
+def _content_of_alias(value: Any) -> Tagged | None:
     origin = typing.get_origin(value)
     if origin is not None:
         kind = typing.Union if origin is types.UnionType else origin
