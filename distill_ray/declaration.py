@@ -32,7 +32,9 @@ class Declaration(BaseModel):
             super().__init__(**parameters)
         except ValidationError as error:
             # Not chained: pydantic's text repeats the values, secrets included.
-            raise ParameterError(f"{_label(type(self), parameters)}: {problems(type(self), error)}") from None
+            raise ParameterError(
+                f"{_label(type(self), parameters)}: {_problems(type(self), error)}"
+            ) from None
 
     if not TYPE_CHECKING:  # a type checker that sees it lets any attribute be set
 
@@ -42,10 +44,10 @@ class Declaration(BaseModel):
                 super().__setattr__(name, value)
             except ValidationError as error:
                 label = _label(type(self), self.__dict__)
-                raise ParameterError(f"{label}: {problems(type(self), error)}") from None
+                raise ParameterError(f"{label}: {_problems(type(self), error)}") from None
 
 
-def problems(model: type[BaseModel], error: ValidationError) -> str:
+def _problems(model: type[BaseModel], error: ValidationError) -> str:
     """What is wrong with a model's parameters, in one line."""
     return "; ".join(_problem(model, each) for each in error.errors(include_url=False))
 

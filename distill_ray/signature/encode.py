@@ -18,9 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from distill_ray.errors import SignatureError
-from distill_ray.signature.stand_in import Tagged, UnencodableError, encode_value, stand_in
-
-__all__ = ["FORMAT", "Encoding", "SignatureError", "Tagged", "describe", "digest", "encode", "encode_value"]
+from distill_ray.signature.stand_in import Tagged, UnencodableError, stand_in
 
 FORMAT = 1
 """Version of the encoding, part of every digest: a change of the encoding changes every signature."""

@@ -89,7 +89,7 @@ def _why_not(value: object) -> str:
     hint = " A model or dataclass is signed field by field, by the step that declares it." if declared else ""
     return (
         f"a {name} cannot be signed.{hint} Register an encoder with @encode_value.register "
-        "(distill_ray.signature.encode), annotate the field Unsigned if it never changes an output, "
+        "(distill_ray.signature.stand_in), annotate the field Unsigned if it never changes an output, "
         "or name it in exclude_from_signature."
     )
 

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_ray.errors import SignatureError
-from distill_ray.signature.encode import LONG_LIST, Encoding, describe, digest, encode, encode_value
-from distill_ray.signature.stand_in import Tagged
+from distill_ray.signature.encode import LONG_LIST, Encoding, describe, digest, encode
+from distill_ray.signature.stand_in import Tagged, encode_value
 
 scalars = (
     st.none()
