@@ -15,7 +15,8 @@ from enum import Enum
 from typing import Any
 
 from distill_ray.signature.qualified_name import own_name, qualified_name
-from distill_ray.signature.stand_in import Tagged, is_secret
+from distill_ray.signature.stand_in import Tagged, UnencodableError, is_secret, stand_in
+from distill_ray.signature.user_code import is_user_class
 
 SECRET = Tagged("secret", None)
 """What stands for every secret."""
@@ -24,7 +25,11 @@ _WITHOUT_CONTENT = (logging.Logger, type(threading.Lock()), type(threading.RLock
 
 
 def content_of(value: Any) -> Tagged | None:
-    """Return the value's kind and what it holds, not yet encodable; None for a value of another kind."""
+    """Return the value's kind and what it holds, not yet encodable; None for an object of a user's class.
+
+    Raises:
+        UnencodableError: nothing is known of its type, which is no user's.
+    """
     if is_secret(value):
         return SECRET
     if isinstance(value, _WITHOUT_CONTENT):
@@ -33,11 +38,23 @@ def content_of(value: Any) -> Tagged | None:
         return Tagged("enum", [type(value), value.value])
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return Tagged("object", {"class": type(value), **_fields(value)})
-    return _content_of_callable(value) or _content_of_alias(value) or _wrapper(value)
+    return _content_of_callable(value) or _content_of_alias(value) or _wrapper(value) or _registered(value)
+
+
+def _registered(value: Any) -> Tagged | None:
+    """What stands for a value of a registered type, with its class where that is a user's."""
+    cls = type(value)
+    try:
+        known = stand_in(value)
+    except UnencodableError:
+        if is_user_class(cls):
+            return None
+        raise
+    return Tagged(known.tag, [cls, known.value]) if is_user_class(cls) else known
 
 
 def state(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object that is none of the kinds above."""
+    """Return the attributes of an object of a user's class."""
     slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     return {**found, **getattr(value, "__dict__", {})}

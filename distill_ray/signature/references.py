@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from distill_ray.signature.content import content_of
 from distill_ray.signature.encode import Encoding
 from distill_ray.signature.qualified_name import own_name, qualified_name
-from distill_ray.signature.stand_in import Tagged, UnencodableError, stand_in
+from distill_ray.signature.stand_in import Tagged
 from distill_ray.signature.user_code import is_user_class, is_user_function, is_user_module
 
 Declared: TypeAlias = Callable[[object], Tagged | None]
@@ -110,19 +110,9 @@ class References:
             if is_user_module(value.__name__):
                 self.blind_spots.add(f"module '{value.__name__}' is handed around: its code does not count.")
             return Tagged("module", value.__name__)
-        found = content_of(value) or self._value(value)
+        found = content_of(value) or self._node(f"object of {type(value).__qualname__}", value)
         self._is_plain &= found.tag != "installed"
         return found
-
-    def _value(self, value: object) -> Tagged:
-        cls = type(value)
-        try:
-            known = stand_in(value)
-        except UnencodableError:
-            if not is_user_class(cls):
-                raise
-            return self._node(f"object of {cls.__qualname__}", value)
-        return Tagged(known.tag, [cls, known.value]) if is_user_class(cls) else known
 
     def _class(self, cls: type) -> Tagged:
         self._is_plain = False

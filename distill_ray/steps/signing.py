@@ -18,7 +18,7 @@ from distill_ray.signature.encode import Encoding
 from distill_ray.signature.fingerprint import fingerprint, put_piece
 from distill_ray.signature.qualified_name import qualified_name
 from distill_ray.signature.references import class_version
-from distill_ray.signature.stand_in import Tagged, UnencodableError, is_secret, stand_in
+from distill_ray.signature.stand_in import Tagged, is_secret
 from distill_ray.signature.user_code import is_user_class, is_user_function
 from distill_ray.steps.base import BaseStep, kind_of, label_of
 from distill_ray.steps.marks import is_unsigned
@@ -87,7 +87,7 @@ class _Signing:
             return Tagged("class", self._class(value))
         if isinstance(value, FunctionType):
             return Tagged("function", self._function(value))
-        return content_of(value) or self._other(value)
+        return content_of(value) or Tagged("object", {"class": type(value), **state(value)})
 
     def model(self, value: BaseModel) -> Tagged:
         """Return the class and the signed fields of a step, an LLM or any other model."""
@@ -134,14 +134,3 @@ class _Signing:
 
     def _declared(self, value: object) -> Tagged | None:
         return self.stand_in(value) if isinstance(value, BaseModel) else None
-
-    def _other(self, value: object) -> Tagged:
-        """Return what stands for a value of a registered type, or the state of a user's object."""
-        cls = type(value)
-        try:
-            known = stand_in(value)
-        except UnencodableError:
-            if not is_user_class(cls):
-                raise
-            return Tagged("object", {"class": cls, **state(value)})
-        return Tagged(known.tag, [cls, known.value]) if is_user_class(cls) else known
