@@ -24,6 +24,7 @@ from distill_ray.engine.messages import CALL_SECONDS, Failure, Range, StoredPart
 from distill_ray.errors import RowError
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step, label_of
 from distill_ray.steps.mappings import to_pipeline_names, to_step_names
+from distill_ray.steps.secrets import without_secrets
 from distill_ray.storage import Storage
 from distill_ray.types import Batch, Row
 
@@ -144,7 +145,7 @@ class Worker:
         out: list[Row] = []
         for rows in step.process(*(to_step_names(batch, step.input_mappings) for batch in batches)):
             _check_rows(rows)
-            out.extend(rows)
+            out.extend(map(dict, rows))  # as they are now: a step may go on to change what it yielded
         return to_pipeline_names(out, step.input_mappings, step.output_mappings)
 
     def _generate(self, step: GeneratorStep, work: Work) -> _Made:
@@ -170,7 +171,7 @@ class Worker:
         rows, last = next(self._rows_yielded, ([], True))
         _check_rows(rows)
         if rows:
-            rows = to_pipeline_names(list(rows), {}, step.output_mappings)
+            rows = to_pipeline_names([dict(row) for row in rows], {}, step.output_mappings)
             made.add(offset_key(self._offset), rows)
             self._offset += len(rows)
         self._ended = bool(last)
@@ -223,7 +224,12 @@ class Worker:
         while begin and begin.tb_next and begin.tb_frame.f_code.co_filename == __file__:
             begin = begin.tb_next  # the user's code is what a user can mend
         trace = "".join(traceback.format_exception(type(error), error, begin)).rstrip()
-        return Failure(self._name, f"{prefix}{type(error).__name__}: {error}", trace, rows)
+        message = self._presentable(f"{prefix}{type(error).__name__}: {error}")
+        return Failure(self._name, message, self._presentable(trace), rows)
+
+    def _presentable(self, text: str) -> str:
+        """The text without the step's secrets, and without the lone surrogates that no file can hold."""
+        return without_secrets(text, self._step).encode("utf-8", "backslashreplace").decode()
 
 
 def _range_of(work: Work) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import Field, SecretStr
 
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
@@ -170,3 +171,47 @@ def test_tokens_are_counted_from_what_tasks_record(make: Any) -> None:
 
     _, record = make(Asks(name="asks")).run(work(2), [encode_rows(rows(0, 2))])
     assert (record.input_tokens, record.output_tokens) == (10, 14)
+
+
+class Reuses(GeneratorStep):
+    def process(self, offset: int = 0) -> GeneratorStepOutput:
+        row: dict[str, Any] = {}
+        for n in range(offset, 5):
+            row["n"] = n
+            yield [row], n == 4
+
+
+class EachStyle(Step):
+    def process(self, inputs: StepInput) -> StepOutput:
+        for style in ("plain", "rhymed"):
+            for row in inputs:
+                row["style"] = style
+            yield inputs
+
+
+def test_rows_are_taken_as_they_were_yielded_whatever_the_step_makes_of_them_after(make: Any) -> None:
+    table, _ = make(Reuses(name="reuses")).run(Work(block=1), [])
+    assert decode_rows(table) == rows(0, 5)
+    table, _ = make(EachStyle(name="styles")).run(work(2), [encode_rows(rows(0, 2))])
+    assert [row["style"] for row in decode_rows(table)] == ["plain"] * 2 + ["rhymed"] * 2
+
+
+class Talks(Step):
+    key: SecretStr
+    headers: list[dict[str, SecretStr]] = Field(default_factory=list)
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        header = self.headers[0]["x-token"].get_secret_value()
+        raise ValueError(f"{inputs[0]['text']}: 401 for {self.key.get_secret_value()!r} and {header}")
+        yield inputs
+
+
+def test_what_a_step_raised_is_told_without_its_secrets_and_in_characters_that_files_hold(make: Any) -> None:
+    step = Talks(name="talks", key=SecretStr("hidden'1"), headers=[{"x-token": SecretStr("hidden-2")}])
+    _, record = make(step).run(work(1), [encode_rows([{"text": "lone \ud800"}])])
+    failure = record.failure
+    assert failure.message == (
+        r"process() raised ValueError: lone \ud800: 401 for " + '"**********" and **********'
+    )
+    assert "hidden" not in failure.trace
+    failure.trace.encode()
