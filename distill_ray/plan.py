@@ -50,6 +50,7 @@ class StepPlan:
         input_rows: rows that flow into it; None where they are not known before the run.
         manifest: of a hit.
         indexes: of a resumed step: what its parts hold.
+        taken: of a resumed step: outputs of equal steps on the same input, whose rows are not given again.
         replace_manifest: a manifest that stands under this output key is not to be believed.
     """
 
@@ -62,6 +63,7 @@ class StepPlan:
     input_rows: int | None = None
     manifest: Manifest | None = None
     indexes: tuple[tuple[PartEntry, UnitIndex], ...] = ()
+    taken: tuple[Manifest, ...] = ()
     replace_manifest: bool = False
 
     @property
@@ -167,6 +169,7 @@ class _Deciding:
             rejected.update(found)
         missing = [name for name in needed if name not in hits and name not in self._forced]
         indexes = dict(_at_once(lambda name: (name, self._catalog.indexes(self._ids[name])), missing))
+        taken = self._taken(missing)
         decided: dict[str, StepPlan] = {}
         for name in self._graph.order():
             if name not in needed:
@@ -178,6 +181,7 @@ class _Deciding:
             else:
                 rows = next((hits[p].rows for p in self._graph.predecessors(name) if p in hits), None)
                 step = self._running(name, rejected.get(name, ""), indexes.get(name, ()), decided)
+                step = _without_taken(step, taken.get(name, ())) if step.indexes else step
                 decided[name] = replace(step, input_rows=rows)
         return decided
 
@@ -204,6 +208,25 @@ class _Deciding:
     def _ask(self, names: Sequence[str]) -> None:
         answers = _at_once(lambda name: self._catalog.manifest(self._ids[name], self._keys[name]), names)
         self._asked.update(zip(names, answers, strict=True))
+
+    def _taken(self, missing: Sequence[str]) -> dict[str, tuple[Manifest, ...]]:
+        """For each missing step the outputs of equal steps on the same input: a second answer is another."""
+        twins = {name: self._twins(name) - set(missing) - set(self._forced) for name in missing}
+        self._ask([name for name in set().union(*twins.values()) if name not in self._asked])
+        return {
+            name: tuple(found for twin in sorted(twins[name]) if (found := self._asked[twin][0]) is not None)
+            for name in missing
+        }
+
+    def _twins(self, name: str) -> set[str]:
+        """The other steps of the same function on the same input."""
+        above = [self._keys[source] for source in self._graph.predecessors(name)]
+        return {
+            other
+            for other, function in self._ids.items()
+            if function == self._ids[name] and other != name
+            if [self._keys[source] for source in self._graph.predecessors(other)] == above
+        }
 
     def _contradictions(self, needed: set[str], hits: Mapping[str, Manifest]) -> dict[str, str]:
         """Hits that rest on other rows of a step above them than this run has: they are no hits."""
@@ -250,6 +273,15 @@ class _Deciding:
         return self._step(
             name, "resume", reason, rows_known=rows, indexes=tuple(indexes), replace_manifest=stale
         )
+
+
+def _without_taken(step: StepPlan, taken: tuple[Manifest, ...]) -> StepPlan:
+    """Leave the rows of equal steps to them."""
+    rows = step.rows_known - sum(manifest.rows for manifest in taken)
+    if not taken or rows > 0:
+        return replace(step, rows_known=rows, taken=taken)
+    reason = "what is stored of it is the output of an equal step of this pipeline"
+    return replace(step, decision="compute", reason=reason, rows_known=0, indexes=())
 
 
 def output_keys(graph: Graph, functions: Mapping[str, StepFunction]) -> dict[str, str]:

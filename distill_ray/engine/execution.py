@@ -325,11 +325,15 @@ class _Execution:
 
 def _stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
     """What earlier runs left, by step. Steps of one function share it: no stored unit is handed out twice."""
-    pools: dict[FunctionId, StoredUnits] = {}
-    return {
-        name: pools.setdefault(step.function, StoredUnits(step.indexes)) if step.indexes else StoredUnits()
-        for name, step in steps.items()
+    taken: dict[FunctionId, list[Manifest]] = {}
+    for step in steps.values():
+        taken.setdefault(step.function, []).extend(step.taken)
+    pools = {
+        step.function: StoredUnits(step.indexes, taken[step.function])
+        for step in steps.values()
+        if step.indexes
     }
+    return {name: pools[step.function] if step.indexes else StoredUnits() for name, step in steps.items()}
 
 
 def _detached(step: BaseStep, name: str) -> BaseStep:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.manifest import Manifest, PartEntry, Segment
 from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key, unreplaced
 
 A, B, C = (letter * 16 for letter in (b"a", b"b", b"c"))
@@ -87,3 +88,12 @@ def test_a_merged_part_does_not_double_what_it_was_merged_from() -> None:
 
 def test_parts_stand_for_themselves_where_the_merged_one_is_gone() -> None:
     assert taken(StoredUnits([part("1", "run", [(A, 1)])]), A) == [("1", 0, 1)]
+
+
+def test_rows_of_outputs_that_are_handed_out_already_are_not_given_again() -> None:
+    entry, index = part("p", "run", [(A, 2), (A, 1), (B, 0), (A, 3)])
+    segments = (Segment(0, 3, 3), Segment(0, 0, 2))
+    output = Manifest(FunctionId("Some", "0"), "key", 5, "content", (entry,), segments, {})
+    stored = StoredUnits([(entry, index)], [output])
+    assert taken(stored, A) == [("p", 2, 1)]
+    assert taken(stored, B) == [("p", 3, 0)]

@@ -299,3 +299,37 @@ def test_two_equal_steps_of_one_pipeline_stay_two(lab: Lab) -> None:
     assert computed == {}
     for leaf in ("first", "second"):
         assert samples(found, leaf) == samples(made, leaf)
+
+
+def test_an_equal_step_added_later_gives_answers_of_its_own(lab: Lab, cache_root: Path) -> None:
+    """Also where nothing asks for the first one's rows, and where only the second has to be mended."""
+
+    def pipeline(*names: str) -> Pipeline:
+        with Pipeline(name="more") as pipeline:
+            load = LoadDataFromDicts(name="load", data=[{"n": n} for n in range(10)], batch_size=5)
+            for name in names:
+                load >> lab.step(Sample, name) >> lab.step(Add, f"{name}_sum", remark=name)
+        return pipeline
+
+    def samples(distiset: Distiset, leaf: str) -> list[float]:
+        split = distiset[leaf if leaf in distiset else "default"]["train"]
+        return [row["sample"] for row in split]
+
+    one, _ = lab.run(pipeline("first"))
+    two, computed = lab.run(pipeline("first", "second"))
+    assert computed == {"second": 10, "second_sum": 10}
+    assert two.report.steps["second"].decision == "compute"
+    assert samples(two, "first_sum") == samples(one, "first_sum")
+    assert not set(samples(two, "first_sum")) & set(samples(two, "second_sum"))
+
+    names = {
+        step.name: f"steps/*/outputs/{step.output_key}.json"
+        for step in pipeline("first", "second").plan().steps
+    }
+    for name in ("second", "second_sum"):
+        (manifest,) = cache_root.glob(names[name])
+        manifest.unlink()
+    again, computed = lab.run(pipeline("first", "second"))
+    assert computed == {}
+    for name in ("first_sum", "second_sum"):
+        assert samples(again, name) == samples(two, name)
