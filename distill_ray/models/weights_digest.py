@@ -10,21 +10,22 @@ import time
 from pathlib import Path
 
 _SETTLED_SECONDS = 2.0  # a younger file may change again without its size or time telling
-_known: dict[tuple[str, int, int], str] = {}
+_known: dict[tuple[str, int, int, int], str] = {}
 
 
 def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file.
 
-    It is remembered under the file's path, size and time of change, in this process and on disk.
+    It is remembered under the file's path, size and times, in this process and on disk. The time of
+    modification alone can be set back; that of the last change of the file's record cannot.
     """
     real = path.resolve()
     stat = real.stat()
-    key = (str(real), stat.st_size, stat.st_mtime_ns)
+    key = (str(real), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     digest = _known.get(key) or _read_note(key)
     if digest is None:
         digest = _hash(real)
-        if time.time() - stat.st_mtime < _SETTLED_SECONDS:
+        if time.time() - max(stat.st_mtime, stat.st_ctime) < _SETTLED_SECONDS:
             return digest
         _write_note(key, digest)
     _known[key] = digest
@@ -39,12 +40,12 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _note_path(key: tuple[str, int, int]) -> Path:
+def _note_path(key: tuple[str, int, int, int]) -> Path:
     name = hashlib.sha256(key[0].encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return Path.home() / ".cache" / "distill_ray" / "digests" / f"{name}.json"
 
 
-def _read_note(key: tuple[str, int, int]) -> str | None:
+def _read_note(key: tuple[str, int, int, int]) -> str | None:
     try:
         note = json.loads(_note_path(key).read_bytes())
     except (OSError, RuntimeError, ValueError):
@@ -55,7 +56,7 @@ def _read_note(key: tuple[str, int, int]) -> str | None:
     return digest if isinstance(digest, str) and len(digest) == 64 else None
 
 
-def _write_note(key: tuple[str, int, int], digest: str) -> None:
+def _write_note(key: tuple[str, int, int, int], digest: str) -> None:
     """Write the note for the next process; a home that cannot be written only costs the next one time."""
     with contextlib.suppress(OSError, RuntimeError):
         path = _note_path(key)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from distill_ray.errors import StorageError
 from distill_ray.storage.filesystem import open_filesystem
@@ -14,7 +15,7 @@ from distill_ray.storage.filesystem import open_filesystem
 _GLOB_CHARACTERS = frozenset("*?[")
 _HASH_CHUNK = 1 << 20
 _SETTLED_AFTER_NS = 2_000_000_000
-_LOCAL_DIGESTS: dict[tuple[str, int, int], str] = {}
+_LOCAL_DIGESTS: dict[tuple[str | int, ...], str] = {}
 
 
 def open_url(url: str, mode: str = "rb", storage_options: Mapping[str, Any] | None = None) -> Any:
@@ -73,7 +74,8 @@ def identity(url: str, storage_options: Mapping[str, Any] | None = None) -> dict
     """Return what identifies a file's content, without its modification time.
 
     A content digest where the store keeps one or the file is local; else the store's generation or
-    entity tag, together with the URL, since these say nothing apart from it; else the content is read.
+    entity tag, together with the URL, since these say nothing apart from it; else the content is read, as
+    it is where the URL may hold a credential, which is to be in no signature.
 
     Raises:
         StorageError: there is no such file.
@@ -94,9 +96,15 @@ def identity(url: str, storage_options: Mapping[str, Any] | None = None) -> dict
         for name, key in _CONTENT_TAGS
         if info.get(key) is not None and not isinstance(info[key], bool)
     }
-    if tags:
+    if tags and not _may_hold_credentials(url):
         return {"size": info.get("size"), "url": url, **tags}
     return {"sha256": _sha256(filesystem, path)}
+
+
+def _may_hold_credentials(url: str) -> bool:
+    """Whether the URL has a user or a query, as signed ones have."""
+    parts = urlsplit(url)
+    return bool(parts.query or parts.username or parts.password)
 
 
 _CONTENT_TAGS = (
@@ -116,12 +124,13 @@ def _is_local(filesystem: Any) -> bool:
 def _local_sha256(filesystem: Any, path: str) -> str:
     """Hash a local file, once for each state of it; one changed just now may change again unseen."""
     state = os.stat(path)  # noqa: PTH116 - fsspec's paths are strings
-    key = (path, state.st_size, state.st_mtime_ns)
+    # Anyone can set the time of modification back, and nobody that of the last change of the file's record.
+    key = (path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if key in _LOCAL_DIGESTS:
         return _LOCAL_DIGESTS[key]
     started = time.time_ns()
     digest = _sha256(filesystem, path)
-    if started - state.st_mtime_ns > _SETTLED_AFTER_NS:
+    if started - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_AFTER_NS:
         _LOCAL_DIGESTS[key] = digest
     return digest
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
+import threading
 from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +92,42 @@ def test_a_files_identity_is_its_content(place: tuple[str, dict[str, Any]], writ
     assert identity(one, options) != before
     write("one", b"1")
     assert identity(one, options) == before
+
+
+def test_a_file_changed_under_its_old_time_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill_ray.storage.urls._SETTLED_AFTER_NS", -1)
+    file, found = tmp_path / "file", []
+    for text in ("1", "2"):
+        file.write_text(text)
+        os.utime(file, ns=(0, 0))
+        found.append(identity(str(file)))
+    assert found[0] != found[1]
+
+
+def test_a_signed_url_is_known_by_its_content_and_shows_no_signature(tmp_path: Path) -> None:
+    class Tagging(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            self.send_header("ETag", '"1"')
+            super().end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    (tmp_path / "file").write_text("x")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Tagging, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/file"
+            plain, one, other = (
+                identity(url),
+                identity(f"{url}?sig=hidden-1"),
+                identity(f"{url}?sig=hidden-2"),
+            )
+        finally:
+            server.shutdown()
+    assert plain == {"size": 1, "url": url, "etag": '"1"'}
+    assert one == other == {"sha256": sha256(b"x").hexdigest()}
 
 
 def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
