@@ -28,8 +28,11 @@ class Declaration(BaseModel):
         return super().__new__(cls)
 
     def __init__(self, **parameters: Any) -> None:
+        # None where it is the default is not checked: a parameter may wait for the run that gives it.
+        unsaid = {name for name, field in type(self).model_fields.items() if field.default is None}
+        given = {n: value for n, value in parameters.items() if value is not None or n not in unsaid}
         try:
-            super().__init__(**parameters)
+            super().__init__(**given)
         except ValidationError as error:
             # Not chained: pydantic's text repeats the values, secrets included.
             raise ParameterError(

@@ -70,7 +70,8 @@ class BaseStep(Declaration):
     A class may set ``version``: it then stands for the class's code in the signature, in place of the
     fingerprint of its source. A class made by ``@step`` has the user's ``function``, whose source counts.
 
-    A parameter annotated ``RuntimeParameter[...]`` without a default is None until a run gives it.
+    A parameter annotated ``RuntimeParameter[...]`` with no default, or with None, is None until a run gives
+    it.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, validate_default=True)
@@ -90,8 +91,9 @@ class BaseStep(Declaration):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Let runtime parameters without a default wait for the run that gives them."""
         super().__pydantic_init_subclass__(**kwargs)
-        fields = cls.model_fields.values()
-        waiting = [field for field in fields if field.is_required() and is_runtime_parameter(field)]
+        fields = [field for field in cls.model_fields.values() if is_runtime_parameter(field)]
+        without = [field for field in fields if field.is_required() or field.default is None]
+        waiting = [field for field in without if field.validate_default is not False]
         for field in waiting:
             field.default, field.validate_default = None, False
         if waiting:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from distill_ray.errors import ParameterError
 from distill_ray.graph import Graph
@@ -33,6 +33,16 @@ class Between(Step):
 class Wanting(Step):
     factor: RuntimeParameter[int]
     hint: RuntimeParameter[str | None] = None
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield inputs
+
+
+class Described(Step):
+    """As distilabel's guide declares what a run must give."""
+
+    first: RuntimeParameter[str] = Field(default=None, description="not yet")  # type: ignore[assignment]
+    second: RuntimeParameter[int] = None  # type: ignore[assignment]
 
     def process(self, inputs: StepInput) -> StepOutput:
         yield inputs
@@ -126,3 +136,15 @@ def test_copies_join_no_pipeline() -> None:
         LoadDataFromDicts(name="load", data=[]) >> Between(name="s")
         with_parameters(pipeline.graph, {"s": {"low": 1}})
     assert list(pipeline.graph.steps) == ["load", "s"]
+
+
+def test_none_as_the_default_waits_for_the_run() -> None:
+    with pytest.raises(ParameterError, match="'s' lacks its runtime parameter 'second'"):
+        check_given(graph_of(changed_step := changed(Described(name="s"), {"first": "given"})))
+    assert (changed_step.first, changed_step.second) == ("given", None)
+    check_given(graph_of(changed(changed_step, {"second": 2})))
+
+
+def test_other_values_are_checked_although_none_is_the_default() -> None:
+    with pytest.raises(ParameterError, match="'second': Input should be a valid integer"):
+        changed(Described(name="s"), {"second": "many"})
