@@ -18,7 +18,7 @@ class PartEntry:
     """A part that an output rests on.
 
     Attributes:
-        name: the part's name in its function's folder; it ends with the digest of the file's content.
+        name: the part's name in its function's folder; it ends with a digest of function and content.
         size: bytes of the file.
     """
 

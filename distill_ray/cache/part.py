@@ -7,8 +7,9 @@ A part is plain Parquet with the user's columns. Its footer's key-value metadata
 - ``distill_ray.footer``: the SHA-256 of all bytes from the footer on, this text itself taken as 64 zeros
 
 So every byte is covered, and a footer read by itself is known to be whole before it is parsed. The last of
-the three vouches for all the rest: a part's name ends with it. Pages carry Parquet's own checksums as well,
-for other readers.
+the three vouches for all the rest: a part's name ends with a digest of it and of the step function, so that
+a part of another function is known for what it is. Pages carry Parquet's own checksums as well, for other
+readers.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -137,7 +139,7 @@ class CacheStore:
         path = function.part(part.name)
         try:
             tail = read_footer(self.storage, path, part.size)
-            _check_name(part.name, tail)
+            _check_name(function, part.name, tail)
         except FileNotFoundError as error:
             raise CorruptObjectError(f"The part {self.storage.url}/{path} is gone.") from error
         except CorruptObjectError as error:
@@ -157,8 +159,8 @@ class CacheStore:
         place = f"{self.storage.url}/{path}"
         try:
             with suppress(CorruptObjectError):  # a fault on the way is no reason to remove anything
-                return _decode_part(name, self.storage.read(path))
-            return _decode_part(name, self.storage.read(path))
+                return _decode_part(function, name, self.storage.read(path))
+            return _decode_part(function, name, self.storage.read(path))
         except FileNotFoundError as error:
             raise CorruptObjectError(
                 f"The part {place} is gone. Run again: its rows will be computed again."
@@ -175,9 +177,9 @@ class CacheStore:
         return "It was removed. Run again: its rows will be computed again."
 
     def write_part(self, function: FunctionId, stem: str, table: pa.Table, index: UnitIndex) -> PartEntry:
-        """Encode and publish a part under a name nobody knows yet: the stem and the content's digest."""
+        """Encode and publish a part under a name nobody knows yet: the stem, and a digest of what it is."""
         data = encode_part(table, index)
-        name = stem + _name_ending(data)
+        name = stem + _name_ending(function, data)
         self.storage.publish(function.part(name), data)
         return PartEntry(name, len(data))
 
@@ -188,7 +190,8 @@ class CacheStore:
     def write_preimage(self, function: FunctionId, preimage: Any, code: Mapping[str, str]) -> None:
         """Keep what the function's signature was made from, for `explain`."""
         record = {"class": function.class_name, "preimage": preimage, "code": dict(code)}
-        self.storage.put_if_absent(function.signature_file, orjson.dumps(record))
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))  # of any depth, unlike orjson
+        self.storage.put_if_absent(function.signature_file, text.encode())
 
     def write_pipeline_record(
         self, name: str, signature: str, aggregated: str, record: Mapping[str, Any]
@@ -214,18 +217,18 @@ def read_footer(storage: Storage, path: str, size: int) -> bytes:
     return tail
 
 
-def _decode_part(name: str, data: bytes) -> tuple[pa.Table, UnitIndex]:
+def _decode_part(function: FunctionId, name: str, data: bytes) -> tuple[pa.Table, UnitIndex]:
     decoded = decode_part(data)
-    _check_name(name, data)
+    _check_name(function, name, data)
     return decoded
 
 
-def _check_name(name: str, tail: bytes) -> None:
-    """See that the part with these last bytes is the one that has this name."""
-    if not name.endswith(_name_ending(tail)):
+def _check_name(function: FunctionId, name: str, tail: bytes) -> None:
+    """See that the part with these last bytes is the one that has this name, and this function's."""
+    if not name.endswith(_name_ending(function, tail)):
         raise CorruptObjectError("it is another part under this name")
 
 
-def _name_ending(tail: bytes) -> str:
-    """What the name of the part with these last bytes ends with: 128 bits of a digest of its content."""
-    return f"-{check_footer(tail)[:32]}"
+def _name_ending(function: FunctionId, tail: bytes) -> str:
+    """What a part's name ends with: 128 bits of a digest of its function and of its last bytes' content."""
+    return f"-{sha256(f'{function.signature} {check_footer(tail)}'.encode()).hexdigest()[:32]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
-from distill_ray.cache.part import UnitIndex, encode_part
+from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId, pipeline_record
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import TAIL, CacheStore
@@ -166,6 +167,14 @@ def test_a_part_under_another_parts_name_is_not_believed(store: CacheStore) -> N
     assert decode_rows(store.read_part(FUNCTION, other.name)[0])[0] == {"text": "ONE"}
 
 
+def test_a_part_of_another_function_is_not_believed(store: CacheStore, catalog: StoreCatalog) -> None:
+    entry = write_part(store)
+    store.storage.publish(OTHER.part(entry.name), store.storage.read(FUNCTION.part(entry.name)))
+    assert catalog.indexes(OTHER) == []
+    with pytest.raises(CorruptObjectError, match="another part under this name"):
+        store.read_part(OTHER, entry.name)
+
+
 def test_foreign_files_among_the_parts_are_passed_over(store: CacheStore, catalog: StoreCatalog) -> None:
     entry = write_part(store)
     folder = file_of(store, FUNCTION.parts_folder)
@@ -278,6 +287,14 @@ def test_the_preimage_of_a_function_stays_as_it_was_first_written(store: CacheSt
     assert b'"preimage":{"a":1}' in store.storage.read(FUNCTION.signature_file)
 
 
+def test_a_preimage_may_be_as_deep_as_a_row(store: CacheStore) -> None:
+    deep: list[Any] = []
+    for _ in range(256):
+        deep = [deep]
+    store.write_preimage(FUNCTION, {"data": [deep]}, {})
+    assert json.loads(store.storage.read(FUNCTION.signature_file))["preimage"] == {"data": [deep]}
+
+
 def test_records_of_pipelines_stay_within_the_root(store: CacheStore) -> None:
     name = "../../" + "\n/é" * 200
     store.write_pipeline_record(name, "s", "a", {"run": "r"})
@@ -315,10 +332,8 @@ def test_a_whole_part_of_a_version_to_come_is_neither_read_nor_removed(
     from distill_ray.errors import StorageError
 
     monkeypatch.setattr(part_module, "_index_to_json", lambda _: b'{"format":"unknown"}')
-    data = encode_part(encode_rows(ROWS), index_of(ROWS))
+    name = write_part(store).name
     monkeypatch.undo()
-    name = f"run-000-00001-{part_module.check_footer(data)[:32]}"
-    store.storage.publish(FUNCTION.part(name), data)
     assert catalog.indexes(FUNCTION) == []
     with pytest.raises(StorageError, match="cannot be read by this version"):
         store.read_part(FUNCTION, name)
