@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self, TypedDict
@@ -44,18 +44,19 @@ class LLMStatistics(TypedDict):
 
 class _Output(TypedDict):
     generations: list[str | None]
-    statistics: LLMStatistics
-    finish_reasons: list[str]
 
 
 class GenerateOutput(_Output, total=False):
     """What a model returns for one conversation: lists with one item for each generation.
 
+    Only ``generations`` must be there; what a model leaves out is not recorded.
     ``finish_reasons`` says how each ended: ``"stop"`` by itself, ``"length"`` cut at ``max_new_tokens`` or
     at the end of the context, or what else the server calls it. ``logprobs`` is there where it was asked for:
     for each generation and each of its tokens, the alternatives with their log probabilities.
     """
 
+    statistics: LLMStatistics
+    finish_reasons: list[str]
     logprobs: list[list[list[dict[str, Any]]]]
 
 
@@ -108,10 +109,12 @@ class LLM(Declaration, ABC):
 
         Raises:
             ParameterError: For an argument that the model does not have.
-            ModelError: The model or its server failed.
+            ModelError: The model or its server failed, or returns something else than `GenerateOutput`.
         """
         kwargs = self._checked_kwargs({**self.generation_kwargs, **generation_kwargs})
-        return self.generate(inputs=inputs, num_generations=num_generations, **kwargs)
+        outputs = self.generate(inputs=inputs, num_generations=num_generations, **kwargs)
+        given: list[Any] = outputs if isinstance(outputs, list) else [outputs]
+        return [self._checked_output(output) for output in given]
 
     def get_generation_kwargs(self) -> dict[str, Any]:
         """Return the arguments of every call to ``generate``."""
@@ -128,6 +131,14 @@ class LLM(Declaration, ABC):
 
     def _checked_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         return check_generation_kwargs(type(self).__name__, self._generation_method(), kwargs)
+
+    def _checked_output(self, output: Any) -> GenerateOutput:
+        if isinstance(output, Mapping) and isinstance(output.get("generations"), list):
+            return cast("GenerateOutput", output)
+        raise ModelError(
+            f"`{self._generation_method().__name__}` of {type(self).__name__} must return "
+            f"{{'generations': [text, ...]}} for each conversation, but it gave {output!r:.200}."
+        )
 
     @classmethod
     def _generation_method(cls) -> Callable[..., Any]:
@@ -203,7 +214,8 @@ class AsyncLLM(LLM):
         async def call(index: int, count: int, arguments: dict[str, Any]) -> GenerateOutput:
             async with free:
                 try:
-                    return await self.agenerate(inputs[index], num_generations=count, **arguments)
+                    output = await self.agenerate(inputs[index], num_generations=count, **arguments)
+                    return self._checked_output(output)
                 except Exception as error:
                     raise ModelError(
                         f"{type(self).__name__} '{self.model_name}', input {index} of {len(inputs)}: "
@@ -250,14 +262,14 @@ def join_outputs(outputs: list[GenerateOutput]) -> GenerateOutput:
     """Join the outputs of several requests for one conversation."""
     if len(outputs) == 1:
         return outputs[0]
-    joined: GenerateOutput = {
-        "generations": [text for output in outputs for text in output["generations"]],
-        "statistics": {
-            "input_tokens": [n for output in outputs for n in output["statistics"]["input_tokens"]],
-            "output_tokens": [n for output in outputs for n in output["statistics"]["output_tokens"]],
-        },
-        "finish_reasons": [reason for output in outputs for reason in output["finish_reasons"]],
-    }
+    joined: GenerateOutput = {"generations": [text for output in outputs for text in output["generations"]]}
+    if counted := [output["statistics"] for output in outputs if "statistics" in output]:
+        joined["statistics"] = {
+            "input_tokens": [n for counts in counted for n in counts["input_tokens"]],
+            "output_tokens": [n for counts in counted for n in counts["output_tokens"]],
+        }
+    if any("finish_reasons" in output for output in outputs):
+        joined["finish_reasons"] = [each for output in outputs for each in output.get("finish_reasons", [])]
     if any("logprobs" in output for output in outputs):
         joined["logprobs"] = [item for output in outputs for item in output.get("logprobs", [])]
     return joined

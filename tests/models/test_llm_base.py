@@ -137,6 +137,43 @@ def test_order_and_samples_are_kept_whatever_the_concurrency(
     ]
 
 
+class Terse(AsyncLLM):
+    """Answers with the least that a model may return, or with something else."""
+
+    answer: Any = None
+
+    @property
+    def model_name(self) -> str:
+        return "terse"
+
+    async def agenerate(self, input: ChatType, num_generations: int = 1) -> GenerateOutput:  # type: ignore[override]  # noqa: A002
+        return self.answer  # type: ignore[no-any-return]
+
+
+def test_what_a_model_leaves_out_is_not_recorded() -> None:
+    chats: list[ChatType] = [[{"role": "user", "content": "hi"}]]
+    assert Terse(answer={"generations": ["a"]}).generate_outputs(chats, num_generations=2) == [
+        {"generations": ["a", "a"]}
+    ]
+    counted = {"generations": ["a"], "statistics": {"input_tokens": [1], "output_tokens": [2]}}
+    assert Terse(answer=counted).generate_outputs(chats, num_generations=2) == [
+        {"generations": ["a", "a"], "statistics": {"input_tokens": [1, 1], "output_tokens": [2, 2]}}
+    ]
+
+
+@pytest.mark.parametrize("answer", ["text", ["text"], None, {"generation": "text"}, {"generations": "text"}])
+def test_a_model_that_returns_something_else_is_told_what_to_return(
+    monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    chats: list[ChatType] = [[{"role": "user", "content": "hi"}]]
+    with pytest.raises(ModelError, match=r"`agenerate` of Terse must return \{'generations': \[text"):
+        Terse(answer=answer).generate_outputs(chats, num_generations=2)
+    for returned in (answer, [answer]):
+        monkeypatch.setattr(Upper, "generate", lambda *_, it=returned, **__: it)
+        with pytest.raises(ModelError, match="of Upper must return"):
+            Upper().generate_outputs(chats)
+
+
 def test_the_first_failure_ends_the_batch_and_names_its_input() -> None:
     llm = Sleepy()
     with pytest.raises(ModelError, match=r"Sleepy 'sleepy', input 3 of 5: no answer") as error:
