@@ -21,6 +21,8 @@ from typing import Any
 from distill_ray.errors import SignatureError
 from distill_ray.signature.user_code import is_pseudo_file
 
+_NOTHING = object()
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -111,22 +113,33 @@ def check_unchanged(function: FunctionType, what: str) -> None:
         raise _changed(what, code.co_filename)
 
 
-def statements_binding(name: str, scope: Mapping[str, Any]) -> str:
-    """Return the statements at the top level of a module that give a name its value ("": there are none)."""
+def statements_binding(name: str, scope: Mapping[str, Any], *, changing: bool = False) -> str:
+    """Return the statements at the top level of a module that give a name its value ("": there are none).
+
+    Args:
+        name: the name.
+        scope: the globals of the module.
+        changing: return also those that set an attribute or item of the value, or call a method of it only
+            for what that does.
+    """
     return "".join(
         file.piece(node).text
         for file in module_files(scope)
         for node in _top_level(file.tree.body)
-        if _binds(node, name)
+        if _binds(node, name) or (changing and _changes(node, name))
     )
 
 
 def imported_from(name: str, scope: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the module that a module's import statement takes a name from, and the name there."""
     for file in module_files(scope):
-        if name in file.imports:
-            module, level, attribute = file.imports[name]
-            return absolute_module(module, level, scope), attribute
+        named = [(absolute_module(m, level, scope), attr) for m, level, attr in file.imports.get(name, ())]
+        starred = [(absolute_module(m, level, scope), name) for m, level, _ in file.imports.get("*", ())]
+        for module, attribute in (*named, *starred):  # of several, as under `try`, the one whose value it has
+            if name in scope and module_scope(module).get(attribute, _NOTHING) is scope[name]:
+                return module, attribute
+        if named:
+            return named[-1]
     return None
 
 
@@ -173,14 +186,18 @@ class _File:
             self._gather(child, inside)
 
     @functools.cached_property
-    def imports(self) -> dict[str, tuple[str, int, str]]:
-        """``from ..module import attribute as name`` at the top level: ``{name: (module, 2, attribute)}``."""
-        return {
-            alias.asname or alias.name: (node.module or "", node.level, alias.name)
-            for node in _top_level(self.tree.body)
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        }
+    def imports(self) -> dict[str, list[tuple[str, int, str]]]:
+        """``from ..module import attribute as name`` at the top level: ``{name: [(module, 2, attribute)]}``.
+
+        What ``from module import *`` brings is under ``*``.
+        """
+        found: dict[str, list[tuple[str, int, str]]] = {}
+        for node in _top_level(self.tree.body):
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    origin = (node.module or "", node.level, alias.name)
+                    found.setdefault(alias.asname or alias.name, []).append(origin)
+        return found
 
     @functools.cached_property
     def codes(self) -> set[CodeType]:
@@ -291,6 +308,21 @@ def _binds(node: ast.stmt, name: str) -> bool:
         isinstance(inner, ast.Name) and inner.id == name and isinstance(inner.ctx, ast.Store)
         for inner in ast.walk(node)
     )
+
+
+def _changes(node: ast.stmt, name: str) -> bool:
+    """Whether a statement has ``name.attribute = ...``, ``name[item] = ...`` or just ``name.method(...)``."""
+    for inner in ast.walk(node):
+        target: ast.AST | None = None
+        if isinstance(inner, ast.Attribute | ast.Subscript) and not isinstance(inner.ctx, ast.Load):
+            target = inner
+        elif isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Call):
+            target = inner.value.func
+        while isinstance(target, ast.Attribute | ast.Subscript):
+            target = target.value
+            if isinstance(target, ast.Name) and target.id == name:
+                return True
+    return False
 
 
 def class_scope(cls: type, functions: list[FunctionType]) -> Mapping[str, Any]:

@@ -169,11 +169,14 @@ class _Unfolding:
                 return
             scope = source.module_scope(module)
             statements = source.statements_binding(name, scope)
-        self._use(label, _from_its_module(value, scope, statements), sourced=bool(statements))
+        is_known = self._use(label, _from_its_module(value, scope, statements), sourced=bool(statements))
+        if not is_known:
+            statements = source.statements_binding(name, scope, changing=True)
         if statements and label not in self._node.values:
             self._node.uses[f"{label} ="] = self._references.statements(name, scope, statements)
 
-    def _use(self, label: str, value: object, *, sourced: bool = True) -> None:
+    def _use(self, label: str, value: object, *, sourced: bool = True) -> bool:
+        """Note what a use amounts to; say whether its content is known."""
         try:
             found = self._references.reference(value, sourced=sourced)
         except SignatureError as error:
@@ -185,10 +188,11 @@ class _Unfolding:
             kind = qualified_name(type(value))
             self._node.uses[label] = digest(["opaque", kind])
             self._blind(f"uses '{label}', a {kind}, which counts by the source that makes it alone")
-        else:
-            self._node.uses[label] = found.digest
-            if found.is_plain:
-                self._node.values[label] = found.digest
+            return False
+        self._node.uses[label] = found.digest
+        if found.is_plain:
+            self._node.values[label] = found.digest
+        return True
 
     def _blind(self, sentence: str) -> None:
         self._references.blind_spots.add(f"'{self._node.name}' {sentence}.")
@@ -216,7 +220,8 @@ class _Unfolding:
             for function in own:
                 self._held_beside_source(function, f"{name} ")
             is_value = not functions and _is_attribute(cls, name, member, written)
-            if is_value or (functions and not own):
+            is_one_of_several = any(piece.text.count(f"def {name}(") > 1 for piece in pieces)
+            if is_value or (functions and (not own or is_one_of_several)):
                 self._use(f"attribute {name}", member)
 
     def _imported_modules(self, names: Names, scope: Mapping[str, Any]) -> dict[str, ModuleType]:

@@ -344,6 +344,34 @@ def differ(write_module: Write, text: str, old: str, new: str, name: str = "run"
             "FAST = False",
             id="which of two classes of one name",
         ),
+        pytest.param(
+            "def make(loud):\n    class Work:\n        if loud:\n            def go(self): return 1\n"
+            "        else:\n            def go(self): return 2\n    return Work\nrun = make(True)",
+            "make(True)",
+            "make(False)",
+            id="which of two methods of one name",
+        ),
+        pytest.param(
+            "from string import Formatter\ndef shout(x): return x + '!'\nFORM = Formatter()\n"
+            "FORM.convert = shout\ndef run(x): return FORM.format(x)",
+            "'!'",
+            "'?'",
+            id="attribute set on an object of a library",
+        ),
+        pytest.param(
+            "from string import Template\nTEXTS = {}\nfor text in ['a', 'b']:\n"
+            "    TEXTS[text] = Template(text)\ndef run(x): return TEXTS[x]",
+            "'b'",
+            "'c'",
+            id="items set in a loop to objects of a library",
+        ),
+        pytest.param(
+            "from string import Template\nTEXTS = {'a': Template('a')}\n"
+            "TEXTS.update(b=Template('b'))\ndef run(x): return TEXTS[x]",
+            "Template('b')",
+            "Template('c')",
+            id="method called on objects of a library",
+        ),
         pytest.param("def run(x, *, by=(1, 2)): return x", "(1, 2)", "(1, 3)", id="keyword default"),
         pytest.param(
             'def run(x): return f"a{x!r:>{10}} # {x}"', "# {", "#  {", id="hash sign in an f-string"
@@ -396,6 +424,21 @@ def test_imports_inside_functions_are_followed(write_module: Write) -> None:
         write_module(inside, "inside")
         digests.add(function_of(write_module(text)).digest)
     assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "try:\n    from own import TEXT\nexcept ImportError:\n    from string import TEXT",
+        "from os import *\nfrom own import *",
+    ],
+)
+def test_of_several_imports_the_one_that_gave_the_value_counts(write_module: Write, statement: str) -> None:
+    found = set()
+    for text in ("a", "b"):
+        write_module(f"from string import Template\nTEXT = Template('{text}')", "own")
+        found.add(function_of(write_module(f"{statement}\ndef run(x): return TEXT")).digest)
+    assert len(found) == 2
 
 
 def test_constants_of_one_name_in_two_modules_are_two(write_module: Write) -> None:
