@@ -1,4 +1,4 @@
-"""The normal form of source text: what is left when comments, docstrings and layout do not count.
+"""The normal form of source text: what is left when comments, docstrings, layout and secrets do not count.
 
 Tokens are put one space apart, each logical line on its own, indented by its depth. An f-string is one token,
 as it was before Python 3.12, so all versions give one text.
@@ -16,6 +16,7 @@ _F_STARTS = frozenset(getattr(tokenize, name, -1) for name in ("FSTRING_START", 
 _F_ENDS = frozenset(getattr(tokenize, name, -1) for name in ("FSTRING_END", "TSTRING_END"))
 _LAYOUT = frozenset({tokenize.NL, tokenize.COMMENT, tokenize.ENCODING, tokenize.ENDMARKER})
 _NO_DOCSTRING = re.compile(r"[a-z]*[bft]", re.IGNORECASE)
+_SECRETS = frozenset({"SecretStr", "SecretBytes", "Secret"})
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 
 
@@ -31,7 +32,7 @@ def normal_form(source: str) -> str:
     lines = _logical_lines(f"if 1:\n{source}" if indented else source)
     if indented:
         lines = [_Line(line.depth - 1, line.tokens) for line in lines[1:]]
-    kept = _without_docstrings(lines)
+    kept = [_Line(line.depth, _without_secrets(line.tokens)) for line in _without_docstrings(lines)]
     return "\n".join("    " * line.depth + " ".join(token.text for token in line.tokens) for line in kept)
 
 
@@ -138,5 +139,41 @@ def _after_text(tokens: list[_Token]) -> list[_Token]:
 def _count_texts(tokens: list[_Token]) -> int:
     for index, token in enumerate(tokens):
         if not token.is_string or _NO_DOCSTRING.match(token.text):
+            return index
+    return len(tokens)
+
+
+def _without_secrets(tokens: list[_Token]) -> list[_Token]:
+    """Mask the texts in ``SecretStr("...")`` and in ``name: SecretStr = "..."``."""
+    if not any(token.text in _SECRETS for token in tokens):
+        return tokens
+    masked = _in_field(tokens)
+    for start, token in enumerate(tokens):
+        if token.text in _SECRETS and start + 1 < len(tokens) and tokens[start + 1].text in _OPENING:
+            masked.update(range(start, _end_of_call(tokens, start + 1)))
+    return [
+        _Token("'**********'", is_string=True) if token.is_string and index in masked else token
+        for index, token in enumerate(tokens)
+    ]
+
+
+def _in_field(tokens: list[_Token]) -> set[int]:
+    """What is given to a name that is annotated as a secret: a text, or a ``Field`` with one."""
+    words = [token.text for token in tokens]
+    if words[1:2] != [":"] or "=" not in words:
+        return set()
+    equals = words.index("=")
+    is_text = all(token.is_string for token in tokens[equals + 1 :])
+    is_secret = not _SECRETS.isdisjoint(words[:equals]) and (is_text or words[equals + 1] == "Field")
+    return set(range(equals, len(tokens))) if is_secret else set()
+
+
+def _end_of_call(tokens: list[_Token], start: int) -> int:
+    """Where the brackets that open at ``start`` end, and those right after: ``Secret[str]("...")``."""
+    depth = 0
+    for index in range(start, len(tokens)):
+        depth += (tokens[index].text in _OPENING) - (tokens[index].text in _CLOSING)
+        following = tokens[index + 1].text if index + 1 < len(tokens) else ""
+        if depth == 0 and following not in _OPENING:
             return index
     return len(tokens)

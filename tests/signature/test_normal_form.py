@@ -80,3 +80,26 @@ def test_it_means_what_the_source_means(module: ModuleType) -> None:
 )
 def test_comments_docstrings_and_layout_go(source: str, expected: str) -> None:
     assert normal_form(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('key = SecretStr("hidden")', "key = SecretStr ( '*' )"),
+        (
+            'f(Secret[str](env.get("K", "hidden")), "a")',
+            "f ( Secret [ str ] ( env . get ( '*' , '*' ) ) , \"a\" )",
+        ),
+        ('key: SecretStr | None = "hidden"', "key : SecretStr | None = '*'"),
+        ('key: p.SecretStr = Field("hidden")', "key : p . SecretStr = Field ( '*' )"),
+        (
+            'def f(key: SecretStr, mode="a"): return "b"',
+            'def f ( key : SecretStr , mode = "a" ) : return "b"',
+        ),
+        ('texts: dict[str, SecretStr] = {"a": b}', 'texts : dict [ str , SecretStr ] = { "a" : b }'),
+        ('if key == SecretStr: x = "a"', 'if key == SecretStr : x = "a"'),
+        ("def f(): 'doc'; return SecretStr(b'hidden')", "def f ( ) : return SecretStr ( '*' )"),
+    ],
+)
+def test_secrets_are_masked_and_nothing_else(source: str, expected: str) -> None:
+    assert normal_form(source).replace("'**********'", "'*'") == expected
