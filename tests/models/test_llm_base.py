@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -137,6 +138,19 @@ def test_order_and_samples_are_kept_whatever_the_concurrency(
     ]
 
 
+@pytest.fixture
+def terse() -> Iterator[Callable[[Any], AsyncLLM]]:
+    made: list[AsyncLLM] = []
+
+    def make(answer: Any) -> AsyncLLM:
+        made.append(Terse(answer=answer))
+        return made[-1]
+
+    yield make
+    for model in made:
+        model.unload()  # a model that raised lives on in the traceback, and so would its thread
+
+
 class Terse(AsyncLLM):
     """Answers with the least that a model may return, or with something else."""
 
@@ -150,24 +164,24 @@ class Terse(AsyncLLM):
         return self.answer  # type: ignore[no-any-return]
 
 
-def test_what_a_model_leaves_out_is_not_recorded() -> None:
+def test_what_a_model_leaves_out_is_not_recorded(terse: Callable[[Any], AsyncLLM]) -> None:
     chats: list[ChatType] = [[{"role": "user", "content": "hi"}]]
-    assert Terse(answer={"generations": ["a"]}).generate_outputs(chats, num_generations=2) == [
+    assert terse({"generations": ["a"]}).generate_outputs(chats, num_generations=2) == [
         {"generations": ["a", "a"]}
     ]
     counted = {"generations": ["a"], "statistics": {"input_tokens": [1], "output_tokens": [2]}}
-    assert Terse(answer=counted).generate_outputs(chats, num_generations=2) == [
+    assert terse(counted).generate_outputs(chats, num_generations=2) == [
         {"generations": ["a", "a"], "statistics": {"input_tokens": [1, 1], "output_tokens": [2, 2]}}
     ]
 
 
 @pytest.mark.parametrize("answer", ["text", ["text"], None, {"generation": "text"}, {"generations": "text"}])
 def test_a_model_that_returns_something_else_is_told_what_to_return(
-    monkeypatch: pytest.MonkeyPatch, answer: Any
+    monkeypatch: pytest.MonkeyPatch, terse: Callable[[Any], AsyncLLM], answer: Any
 ) -> None:
     chats: list[ChatType] = [[{"role": "user", "content": "hi"}]]
     with pytest.raises(ModelError, match=r"`agenerate` of Terse must return \{'generations': \[text"):
-        Terse(answer=answer).generate_outputs(chats, num_generations=2)
+        terse(answer).generate_outputs(chats, num_generations=2)
     for returned in (answer, [answer]):
         monkeypatch.setattr(Upper, "generate", lambda *_, it=returned, **__: it)
         with pytest.raises(ModelError, match="of Upper must return"):
