@@ -339,6 +339,9 @@ def _stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
 def _detached(step: BaseStep, name: str) -> BaseStep:
     """A copy of the step that knows its name but not its pipeline: what a replica is given."""
     copy = step.model_copy()
+    for attribute, value in (copy.__pydantic_private__ or {}).items():
+        if type(value) in (list, dict, set):  # what a replica gathers there is its own, in this process too
+            setattr(copy, attribute, value.copy())
     copy.__dict__["pipeline"] = None
     copy.__dict__["name"] = name
     return copy

@@ -65,7 +65,8 @@ class BaseStep(Declaration):
         input_mappings: ``{name in this step: column of the rows}``.
         output_mappings: ``{name in this step: column of the rows}``.
         use_cache: False computes this step, and all below it, anew.
-        exclude_from_signature: names of parameters that do not change what the step computes.
+        exclude_from_signature: names of parameters and private attributes that do not change what the step
+            computes.
 
     A class may set ``version``: it then stands for the class's code in the signature, in place of the
     fingerprint of its source. A class made by ``@step`` has the user's ``function``, whose source counts.

@@ -53,7 +53,7 @@ def step_function(step: BaseStep) -> StepFunction:
     signing = _Signing()
     encoding = Encoding(signing.stand_in)
     try:
-        tree = Tagged(kind_of(step), signing.model(step).value)
+        tree = Tagged(kind_of(step), {**signing.signed_fields(step), **signing.private(step)})
         return StepFunction(
             class_name=type(step).__name__,
             signature=encoding.digest(tree),
@@ -82,19 +82,19 @@ class _Signing:
 
     def _stand_in(self, value: object) -> Tagged:
         if isinstance(value, BaseModel):
-            return self.model(value)
+            return Tagged("model", self.signed_fields(value))
         if isinstance(value, type):
             return Tagged("class", self._class(value))
         if isinstance(value, FunctionType):
             return Tagged("function", self._function(value))
         return content_of(value) or Tagged("object", {"class": type(value), **state(value)})
 
-    def model(self, value: BaseModel) -> Tagged:
+    def signed_fields(self, value: BaseModel) -> dict[str, Any]:
         """Return the class and the signed fields of a step, an LLM or any other model."""
         cls = type(value)
         fields = cls.model_fields
         excluded: frozenset[str] = getattr(value, "exclude_from_signature", frozenset())
-        if unknown := sorted(set(excluded) - set(fields)):
+        if unknown := sorted(set(excluded) - set(fields) - set(cls.__private_attributes__)):
             raise SignatureError(
                 f"exclude_from_signature names {', '.join(unknown)}, which {cls.__name__} does not have "
                 f"(it has {', '.join(sorted(fields))})."
@@ -109,7 +109,24 @@ class _Signing:
         signed_state = getattr(value, "signed_state", None)
         if callable(signed_state) and (found := signed_state()):
             tree["_state"] = found
-        return Tagged("model", tree)
+        return tree
+
+    def private(self, step: BaseStep) -> dict[str, Any]:
+        """Return the values that the step's private attributes have by now: replicas get them too.
+
+        Those of a model that the step holds are not among them: `load` sets them.
+        """
+        found: dict[str, Any] = {}
+        for name, value in (step.__pydantic_private__ or {}).items():
+            if name in step.exclude_from_signature:
+                continue
+            try:
+                Encoding(self.stand_in).encode(value)
+            except SignatureError:
+                self.blind_spots.add(f"'{type(step).__name__}' holds '{name}', whose content does not count.")
+            else:
+                found[name] = value
+        return {"_private": found} if found else {}
 
     def _class(self, cls: type) -> dict[str, str]:
         """The class by its version, its code, or its name where an installed library holds it."""

@@ -405,3 +405,17 @@ def test_a_replica_that_dies_is_named_and_the_next_run_goes_on(local_ray: None, 
     with pytest.raises(StepError, match=r"'fragile', input rows \d+ to \d+: .*replica 0 died.*Run again"):
         pipeline().run()
     assert len(rows_of(pipeline().run())) == 60
+
+
+def test_what_a_replica_gathers_in_itself_leaves_the_step_as_it_was(engine: Engine) -> None:
+    class Remembers(Double):
+        _seen: list[int] = PrivateAttr(default_factory=list)
+
+        def process(self, inputs: StepInput) -> StepOutput:
+            self._seen.extend(row["n"] for row in inputs)
+            yield inputs
+
+    with Pipeline(name="remembers") as pipeline:
+        Numbers() >> Remembers(name="remembers")
+    pipeline.run(engine=engine)
+    assert pipeline.plan()["remembers"].decision == "hit"

@@ -35,7 +35,7 @@ from distill_ray.steps import (
     step,
 )
 from distill_ray.steps.base import BaseStep
-from distill_ray.steps.signing import step_function
+from distill_ray.steps.signing import StepFunction, step_function
 from distill_ray.steps.tasks import TextGeneration
 from distill_ray.types import StepOutput, Unsigned
 
@@ -197,6 +197,32 @@ def test_signing_a_hundred_thousand_rows_is_quick_and_keeps_none_of_them() -> No
     assert time.process_time() - start < 3  # 0.3 s when nothing else runs
     assert len(json.dumps(function.preimage)) < 1_000
     assert function.preimage["$generator"]["data"]["$long_list"][0] == 100_000
+
+
+class Private(Step):
+    _suffix: str = PrivateAttr(default="!")
+    _seen: list[int] = PrivateAttr(default_factory=list)
+    _opaque: Any = PrivateAttr(default=None)
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield inputs
+
+
+def test_a_private_attribute_that_was_set_counts() -> None:
+    def of(exclude: frozenset[str] = frozenset(), **private: Any) -> StepFunction:
+        made = Private(exclude_from_signature=exclude)
+        for name, value in private.items():
+            setattr(made, name, value)
+        return step_function(made)
+
+    base = of()
+    assert of(_suffix="!", _seen=[]).signature == base.signature
+    assert len({base.signature, of(_suffix="?").signature, of(_seen=[1]).signature}) == 3
+    without = frozenset({"_suffix"})
+    assert of(without, _suffix="?").signature == of(without).signature
+    assert of(_suffix=SecretStr("a")).signature == of(_suffix=SecretStr("b")).signature
+    unseen = of(_opaque=(each for each in "ab"))
+    assert unseen.blind_spots == ("'Private' holds '_opaque', whose content does not count.",)
 
 
 # Models
@@ -471,7 +497,7 @@ def test_code_is_kept_piece_by_piece_to_be_compared() -> None:
 SCRIPT = """
 from distill_ray.models import OpenAILLM
 from distill_ray.steps import LoadDataFromDicts, Step, step
-from distill_ray.steps.signing import step_function
+from distill_ray.steps.signing import StepFunction, step_function
 from distill_ray.steps.tasks import TextGeneration
 
 class Mine(Step):
