@@ -66,8 +66,7 @@ class StepError(DistillRayError):
         self.step = step
         self.rows = rows
         self.trace = trace
-        where = "" if rows is None else f", input rows {rows[0]} to {rows[1] - 1}"
-        text = f"Step '{step}'{where}: {message}"
+        text = f"Step '{step}'{_place(rows)}: {message}"
         super().__init__(f"{text}\n\n{trace}" if trace else text)
 
 
@@ -81,3 +80,10 @@ class RunInterruptedError(DistillRayError):
     def __init__(self, message: str, *, signal: int) -> None:
         self.signal = signal
         super().__init__(message)
+
+
+def _place(rows: tuple[int, int] | None) -> str:
+    if rows is None:
+        return ""
+    first, last = rows[0], rows[1] - 1
+    return f", input row {first}" if first == last else f", input rows {first} to {last}"

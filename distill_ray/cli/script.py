@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
-from distill_ray.errors import DistillRayError, ParameterError
+from distill_ray.errors import ParameterError
 from distill_ray.pipeline import Pipeline
-
-PACKAGE = str(Path(__file__).parent.parent)
+from distill_ray.tracebacks import user_traceback
 
 
 class ScriptError(Exception):
     """The user's script raised while it was read; the text holds its traceback, without frames of ours."""
 
     def __init__(self, path: Path, error: BaseException) -> None:
-        super().__init__(f"{path} raised while it was read.\n\n{script_traceback(error)}")
+        super().__init__(f"{path} raised while it was read.\n\n{user_traceback(error)}")
 
 
 def load_pipeline(target: str, cache_dir: str | None = None) -> Pipeline:
@@ -91,16 +89,3 @@ def _run(path: Path) -> dict[str, Any]:
     except BaseException as error:  # a script may call sys.exit
         raise ScriptError(path, error) from error
     return vars(module)
-
-
-def script_traceback(error: BaseException) -> str:
-    """Format an error as Python does, beginning with the script; what distill_ray refuses ends there too."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    files = [frame.f_code.co_filename for frame, _ in frames]
-    theirs = [n for n, file in enumerate(files) if not file.startswith((PACKAGE, "<frozen importlib"))]
-    first, end = (theirs[0], len(files)) if theirs else (len(files), len(files))
-    if theirs and isinstance(error, DistillRayError):
-        end = theirs[-1] + 1
-    shown = traceback.StackSummary.extract(iter(frames[first:end]))
-    head = ["Traceback (most recent call last):\n"] if shown else []
-    return "".join([*head, *shown.format(), *traceback.format_exception_only(error)]).rstrip()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,11 +20,12 @@ from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
 from distill_ray.engine.messages import CALL_SECONDS, Failure, Range, StoredPart, Work, WorkRecord
-from distill_ray.errors import RowError
+from distill_ray.errors import DistillRayError, RowError
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step, label_of
 from distill_ray.steps.mappings import to_pipeline_names, to_step_names
 from distill_ray.steps.secrets import without_secrets
 from distill_ray.storage import Storage
+from distill_ray.tracebacks import user_traceback
 from distill_ray.types import Batch, Row
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Worker:
         try:
             self._step.load()
         except BaseException as error:
-            return self._failure(error, "load() raised ")
+            return self._raised("load()", error)
         return None
 
     def run(self, work: Work, tables: Sequence[pa.Table]) -> tuple[pa.Table | None, WorkRecord]:
@@ -108,7 +108,7 @@ class Worker:
         try:
             return self._writer.flush(), None
         except Exception as error:
-            return (), self._failure(error, "its output could not be written: ")
+            return (), self._failed("its output could not be written", error)
 
     def close(self) -> None:
         """Unload the step and end the writer. The rows are safe by now: what it raises is only logged."""
@@ -125,15 +125,15 @@ class Worker:
         try:
             inputs = self._inputs(work, tables)
         except Exception as error:
-            made.failure = self._failure(error, "its input could not be read: ", _range_of(work))
+            made.failure = self._failed("its input could not be read", error, _range_of(work))
             return made
         start = 0
         for batch in work.batches:
             rows = (batch.first_row, batch.first_row + batch.rows)
             try:
                 out = self._call([each[start : start + batch.rows] for each in inputs])
-            except Exception as error:
-                made.failure = self._failure(error, "process() raised ", rows)
+            except (Exception, SystemExit) as error:
+                made.failure = self._raised("process()", error, rows)
                 return made
             made.add(batch.key, out)
             start += batch.rows
@@ -143,7 +143,8 @@ class Worker:
         step = self._step
         assert isinstance(step, Step)
         out: list[Row] = []
-        for rows in step.process(*(to_step_names(batch, step.input_mappings) for batch in batches)):
+        given = (to_step_names(batch, step.input_mappings) for batch in batches)
+        for rows in _yielded(step.process(*given)):
             _check_rows(rows)
             out.extend(map(dict, rows))  # as they are now: a step may go on to change what it yielded
         return to_pipeline_names(out, step.input_mappings, step.output_mappings)
@@ -154,33 +155,32 @@ class Worker:
         try:
             if self._rows_yielded is None:
                 self._offset = work.offset
-                self._rows_yielded = iter(step.process(offset=work.offset))
+                self._rows_yielded = _yielded(step.process(offset=work.offset))
             while not self._ended and time.perf_counter() < deadline:
                 self._take_next(step, made)
                 if work.max_batches and len(made.counts) >= work.max_batches:
                     break
                 if len(made.rows) >= 64 * step.batch_size:
                     break
-        except Exception as error:
-            made.failure = self._failure(error, "process() raised ", (self._offset, self._offset + 1))
+        except (Exception, SystemExit) as error:
+            made.failure = self._raised(f"process(), after {self._offset} rows,", error)
         made.last = self._ended
         return made
 
     def _take_next(self, step: GeneratorStep, made: _Made) -> None:
         assert self._rows_yielded is not None
-        rows, last = next(self._rows_yielded, ([], True))
-        _check_rows(rows)
+        rows, last = _check_pair(next(self._rows_yielded, ([], True)))
         if rows:
             rows = to_pipeline_names([dict(row) for row in rows], {}, step.output_mappings)
             made.add(offset_key(self._offset), rows)
             self._offset += len(rows)
-        self._ended = bool(last)
+        self._ended = last
 
     def _finish(self, work: Work, made: _Made, started: float) -> tuple[pa.Table | None, WorkRecord]:
         try:
             table, digests = encode_rows(made.rows), row_digests(made.rows)
         except RowError as error:
-            failure = self._failure(error, "", _range_of(work))
+            failure = self._raised("process()", error, _range_of(work))
             return None, WorkRecord(failure=failure)
         record = WorkRecord(
             tuple(made.counts),
@@ -195,7 +195,7 @@ class Worker:
             self._store_rows(work.block, table, made, record)
             record = replace(record, written=self._writer.take_written())
         except Exception as error:
-            failure = self._failure(error, "its output could not be written: ")
+            failure = self._failed("its output could not be written", error)
             record = replace(record, failure=record.failure or failure)
         return table, record
 
@@ -219,17 +219,25 @@ class Worker:
     def _read_part(self, source: StoredPart) -> pa.Table:
         return self._store.read_part(self._setup.sources[source.step], source.name)[0]
 
-    def _failure(self, error: BaseException, prefix: str, rows: tuple[int, int] | None = None) -> Failure:
-        begin = error.__traceback__
-        while begin and begin.tb_next and begin.tb_frame.f_code.co_filename == __file__:
-            begin = begin.tb_next  # the user's code is what a user can mend
-        trace = "".join(traceback.format_exception(type(error), error, begin)).rstrip()
-        message = self._presentable(f"{prefix}{type(error).__name__}: {error}")
-        return Failure(self._name, message, self._presentable(trace), rows)
+    def _raised(self, call: str, error: BaseException, rows: tuple[int, int] | None = None) -> Failure:
+        """The user's code raised, or gave something that we refuse in words of our own."""
+        ours = isinstance(error, DistillRayError)
+        return self._failure(str(error) if ours else f"{call} raised {_said(error)}", error, rows)
+
+    def _failed(self, what: str, error: Exception, rows: tuple[int, int] | None = None) -> Failure:
+        return self._failure(f"{what}: {_said(error)}", error, rows)
+
+    def _failure(self, message: str, error: BaseException, rows: tuple[int, int] | None) -> Failure:
+        trace = self._presentable(user_traceback(error))
+        return Failure(self._name, self._presentable(message), trace, rows)
 
     def _presentable(self, text: str) -> str:
         """The text without the step's secrets, and without the lone surrogates that no file can hold."""
         return without_secrets(text, self._step).encode("utf-8", "backslashreplace").decode()
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _range_of(work: Work) -> tuple[int, int] | None:
@@ -245,12 +253,32 @@ def _rows(ranges: Sequence[Range], tables: Sequence[pa.Table]) -> list[Row]:
     return rows
 
 
+def _yielded(result: Any) -> Iterator[Any]:
+    if isinstance(result, Iterator):
+        return result
+    raise RowError(
+        f"process() must yield what it makes, but it returned {result!r:.200}: use `yield`, in a plain `def`."
+    )
+
+
 def _check_rows(rows: Any) -> None:
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         return
-    raise TypeError(
-        f"process() must yield lists of dicts, but it yielded {type(rows).__name__}: {rows!r:.200}"
+    remedy = ": a single row is `yield [row]`" if isinstance(rows, dict) else ""
+    raise RowError(
+        f"process() must yield lists of dicts, but it yielded {type(rows).__name__}: {rows!r:.200}{remedy}."
     )
+
+
+def _check_pair(pair: Any) -> tuple[list[Row], bool]:
+    """What a generator step yields."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise RowError(
+            f"process() of a generator step must yield (rows, last), but it yielded {pair!r:.200}."
+        )
+    rows, last = pair
+    _check_rows(rows)
+    return rows, bool(last)
 
 
 def _tokens(rows: Sequence[Row], step: str) -> tuple[int, int]:

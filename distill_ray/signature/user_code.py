@@ -24,7 +24,7 @@ def is_user_module(name: str) -> bool:
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is not None:
-        return _is_user_file(str(file))
+        return is_user_file(str(file))
     root = name.partition(".")[0]
     return root not in sys.stdlib_module_names and not hasattr(module, "__path__")
 
@@ -42,7 +42,7 @@ def is_user_import(name: str) -> bool | None:
     places = (
         [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
     )
-    return any(_is_user_file(place) for place in places)
+    return any(is_user_file(place) for place in places)
 
 
 def is_user_class(cls: type) -> bool:
@@ -55,7 +55,7 @@ def is_user_function(function: FunctionType) -> bool:
     file = function.__code__.co_filename
     if is_pseudo_file(file):
         return is_user_module(str(function.__globals__.get("__name__")))
-    return _is_user_file(file)
+    return is_user_file(file)
 
 
 def is_pseudo_file(name: str) -> bool:
@@ -64,7 +64,12 @@ def is_pseudo_file(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_user_file(file: str) -> bool:
+def is_user_file(file: str) -> bool:
+    """Whether a file's code is the user's; code that was typed in is, what is compiled or frozen is not."""
+    if is_pseudo_file(file):
+        return not file.startswith("<frozen ")
+    if file.endswith(".pyx"):
+        return False
     path = Path(os.path.realpath(file))
     if {"site-packages", "dist-packages"} & set(path.parts):
         return False

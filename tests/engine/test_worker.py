@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -215,3 +217,60 @@ def test_what_a_step_raised_is_told_without_its_secrets_and_in_characters_that_f
     )
     assert "hidden" not in failure.trace
     failure.trace.encode()
+
+
+def gives(made: Any) -> Any:
+    class Gives(AddOne):
+        def process(self, inputs: StepInput) -> Any:
+            return made
+
+    return Gives(name="gives")
+
+
+def generates(made: Any) -> Any:
+    class Generates(Count):
+        def process(self, offset: int = 0) -> Any:
+            return made
+
+    return Generates(name="gives")
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (gives(None), "must yield what it makes, but it returned None: use `yield`"),
+        (gives([{"n": 1}]), r"must yield what it makes, but it returned \[\{'n': 1\}\]: use `yield`"),
+        (gives(iter([{"n": 1}])), r"yielded dict: \{'n': 1\}: a single row is `yield \[row\]`"),
+        (gives(iter([({"n": 1},)])), "must yield lists of dicts, but it yielded tuple"),
+        (generates(None), "must yield what it makes, but it returned None"),
+        (generates(([{"n": 1}], True)), "must yield what it makes, but it returned"),
+        (generates(iter([[{"n": 1}, {"n": 2}]])), r"must yield \(rows, last\), but it yielded \[\{'n': 1\}"),
+        (generates(iter([({"n": 1}, True)])), "must yield lists of dicts, but it yielded dict"),
+    ],
+)
+def test_what_process_gives_in_place_of_rows_is_told_without_our_code(
+    make: Any, step: BaseStep, message: str
+) -> None:
+    call = Work(block=1) if isinstance(step, GeneratorStep) else work(1)
+    _, record = make(step).run(call, [encode_rows(rows(0, 1))])
+    assert re.match(r"process\(\) ", record.failure.message)
+    assert re.search(message, record.failure.message)
+    assert record.failure.trace == ""
+
+
+def test_a_step_that_exits_has_failed(make: Any) -> None:
+    class Exits(AddOne):
+        def process(self, inputs: StepInput) -> StepOutput:
+            sys.exit(3)
+            yield inputs
+
+    class Ends(Count):
+        def process(self, offset: int = 0) -> GeneratorStepOutput:
+            yield rows(0, 2), False
+            sys.exit(4)
+
+    _, record = make(Exits(name="exits")).run(work(1), [encode_rows(rows(0, 1))])
+    assert record.failure.message == "process() raised SystemExit: 3"
+    _, record = make(Ends(name="ends")).run(Work(block=1), [])
+    assert record.failure.message == "process(), after 2 rows, raised SystemExit: 4"
+    assert record.failure.rows is None, "a generator step has no input rows"
