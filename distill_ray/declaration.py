@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,6 +13,8 @@ from distill_ray.errors import GraphError, ParameterError
 
 class Declaration(BaseModel):
     """A model of parameters that says which class, which name and which parameter is wrong.
+
+    ``self._logger`` is for the classes' own messages, as in distilabel.
 
     Raises:
         GraphError: the class lacks a method that its base leaves to it.
@@ -39,10 +42,23 @@ class Declaration(BaseModel):
                 f"{_label(type(self), parameters)}: {_problems(type(self), error)}"
             ) from None
 
-    if not TYPE_CHECKING:  # a type checker that sees it lets any attribute be set
+    if TYPE_CHECKING:
+        _logger: logging.Logger
+    else:  # a type checker that sees these lets any attribute be read and set
+
+        def __getattr__(self, name: str) -> Any:
+            """Give ``_logger`` where the class has none of its own."""
+            if name == "_logger" and name not in self.__private_attributes__:
+                return logging.getLogger(f"distill_ray.{self.__dict__.get('name') or type(self).__name__}")
+            return super().__getattr__(name)
 
         def __setattr__(self, name: str, value: Any) -> None:
             """Set a parameter to a value that fits."""
+            if not hasattr(self, "__pydantic_fields_set__"):
+                raise GraphError(
+                    f"{type(self).__name__}: its `__init__` must call `super().__init__(...)` first. "
+                    f"Better, have none, and declare `{name}: ...` in the class."
+                )
             try:
                 super().__setattr__(name, value)
             except ValidationError as error:
@@ -62,6 +78,11 @@ def _problem(model: type[BaseModel], details: Any) -> str:
         return f"there is no parameter '{path[0]}'. Its parameters: {', '.join(fields)}."
     if details["type"] == "missing" and len(path) == 1:
         return f"the parameter '{path[0]}' must be given."
+    if details["type"] == "no_such_attribute":
+        return (
+            f"there is no parameter '{path[0]}': declare it in the class, or name it `_{path[0]}` if it is "
+            "no parameter but made in `load`."
+        )
     message = details["msg"].removeprefix("Value error, ")
     field = model.model_fields.get(path[0]) if path else None
     shown = field is not None and field.repr and "Secret" not in str(field.annotation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from distill_ray.errors import GraphError
 from distill_ray.graph.dag import Graph, listed
@@ -25,6 +26,8 @@ def check(graph: Graph) -> None:
         _check_connected(graph, name, step)
         _check_process(graph, name, step)
         outputs = step.outputs  # once for each step: a loader may open a file to know them
+        _check_declared(name, "inputs", step.inputs)
+        _check_declared(name, "outputs", outputs)
         _check_mappings(name, "input_mappings", step.input_mappings, step.inputs)
         _check_mappings(name, "output_mappings", step.output_mappings, outputs)
         _check_columns(name, step, [made[ancestor] for ancestor in graph.ancestors(name)])
@@ -92,6 +95,13 @@ def _check_arity(name: str, sources: tuple[str, ...], parameters: Iterable[inspe
         f"Step '{name}' follows {steps} ({listed(sources)}), but its `process` takes {inputs}: "
         "write `def process(self, *inputs)` to take several."
     )
+
+
+def _check_declared(name: str, field: str, columns: Any) -> None:
+    if isinstance(columns, list | tuple | dict) and all(isinstance(column, str) for column in columns):
+        return
+    remedy = "write `@property` above it" if callable(columns) else f"got {columns!r:.200}"
+    raise GraphError(f"Step '{name}': `{field}` must be a list of columns or {{column: required}}; {remedy}.")
 
 
 def _check_mappings(name: str, field: str, mappings: Mapping[str, str], columns: StepColumns) -> None:

@@ -24,6 +24,10 @@ def with_parameters(graph: Graph, parameters: Mapping[str, Mapping[str, Any]]) -
     Raises:
         ParameterError: a step or a parameter is unknown, or a value does not fit; lists what there is.
     """
+    if not isinstance(parameters, Mapping):
+        raise ParameterError(
+            f"`parameters` must be {{step name: {{parameter: value}}}}, got {parameters!r:.200}."
+        )
     changed = {}
     token = ACTIVE_REGISTRY.set(None)  # the copies belong to the run, not to the pipeline
     try:

@@ -168,7 +168,8 @@ def _as_steps(other: Any) -> Sequence[BaseStep]:
     steps = other if isinstance(other, list | tuple) else [other]
     for step in steps:
         if not isinstance(step, BaseStep):
-            raise GraphError(f"Only steps can be connected, got {step!r}.")
+            hint = f" Make a step of it: `{step.__name__}(...)`." if isinstance(step, type) else ""
+            raise GraphError(f"Only steps can be connected, got {step!r}.{hint}")
     return steps
 
 

@@ -49,6 +49,8 @@ def step(
         >>> next(Measure(factor=2).process([{"text": "abc"}]))
         [{'text': 'abc', 'length': 6}]
     """
+    if callable(inputs):
+        raise GraphError("@step wants parentheses: write `@step(inputs=[...], outputs=[...])`.")
     if step_type not in _BASES:
         raise GraphError(f"@step: step_type must be one of {', '.join(_BASES)}, got '{step_type}'.")
     if step_type == "generator" and inputs:

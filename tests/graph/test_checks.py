@@ -181,3 +181,26 @@ def test_a_loader_is_asked_once_for_its_columns_however_many_steps_follow() -> N
 
     check(line(Asked(), *(Add() for _ in range(5))))
     assert asked == ["outputs"]
+
+
+class Method(Add):
+    def inputs(self) -> StepColumns:  # type: ignore[override]
+        return ["x"]
+
+
+class Text(Add):
+    @property
+    def outputs(self) -> Any:
+        return "y"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Method, "'a': `inputs` must be a list of columns .*; write `@property` above it"),
+        (Text, "'a': `outputs` must be a list of columns .*; got 'y'"),
+    ],
+)
+def test_columns_that_are_no_list_are_refused(wrong: type[Step], message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        check(line(LoadDataFromDicts(data=[{"x": 1}]), wrong(name="a")))

@@ -148,3 +148,10 @@ def test_none_as_the_default_waits_for_the_run() -> None:
 def test_other_values_are_checked_although_none_is_the_default() -> None:
     with pytest.raises(ParameterError, match="'second': Input should be a valid integer"):
         changed(Described(name="s"), {"second": "many"})
+
+
+def test_parameters_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(
+        ParameterError, match=r"`parameters` must be \{step name: \{parameter: value\}\}, got \[1\]"
+    ):
+        with_parameters(graph_of(Between(name="s")), [1])  # type: ignore[arg-type]

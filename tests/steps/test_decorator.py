@@ -110,3 +110,8 @@ def test_a_generator_function_with_a_place_for_rows_is_an_error() -> None:
 
     with pytest.raises(GraphError, match=r"annotate size as RuntimeParameter"):
         step(step_type="generator")(makes_rows)
+
+
+def test_a_decorator_without_parentheses_is_told_so() -> None:
+    with pytest.raises(GraphError, match=r"@step wants parentheses: write `@step\("):
+        step(lambda inputs: iter([inputs]))  # type: ignore[arg-type]

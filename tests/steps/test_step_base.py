@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
+import logging
 import traceback
 from typing import Any
 
 import pytest
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from distill_ray.errors import GraphError, ParameterError
+from distill_ray.models import OpenAILLM
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, GeneratorStep, GlobalStep, Step, snake_case
 from distill_ray.steps.tasks import Task, TextGeneration
 from distill_ray.types import GeneratorStepOutput, RuntimeParameter, StepInput, StepOutput
@@ -192,3 +195,48 @@ def test_kinds_of_steps_know_what_they_are() -> None:
 )
 def test_names_are_inferred_in_snake_case(class_name: str, expected: str) -> None:
     assert snake_case(class_name) == expected
+
+
+def test_an_attribute_that_is_not_declared_is_refused_with_what_to_do() -> None:
+    class Loads(AddOne):
+        def load(self) -> None:
+            self.model = 3
+
+    with pytest.raises(ParameterError, match=r"'loads'.*declare it in the class, or name it `_model`"):
+        Loads(name="loads").load()
+
+
+def test_an_init_that_leaves_out_that_of_its_base_is_told_so() -> None:
+    class Bare(AddOne):
+        def __init__(self, by: int) -> None:
+            self.by = by
+
+    with pytest.raises(GraphError, match=r"Bare: its `__init__` must call .* declare `by: ...` in the class"):
+        Bare(2)
+
+
+def test_a_class_that_is_connected_is_told_to_be_made_a_step() -> None:
+    with pytest.raises(GraphError, match=r"Make a step of it: `AddOne\(...\)`"):
+        Numbers(pipeline=Registry()) >> AddOne
+
+
+def test_steps_and_models_have_a_logger_as_in_distilabel(caplog: pytest.LogCaptureFixture) -> None:
+    class Own(AddOne):
+        _logger: logging.Logger = PrivateAttr(default_factory=lambda: logging.getLogger("own"))
+
+    class Set(AddOne):
+        def load(self) -> None:
+            self._logger = logging.getLogger("set")
+
+    step, own, later = AddOne(name="add"), Own(), Set()
+    later.load()
+    for each in (copy.deepcopy(step), own, later, OpenAILLM(model="m")):
+        each._logger.warning("said")
+    assert [record.name for record in caplog.records] == [
+        "distill_ray.add",
+        "own",
+        "set",
+        "distill_ray.OpenAILLM",
+    ]
+    with pytest.raises(AttributeError, match="no attribute '_other'"):
+        step._other  # type: ignore[attr-defined]  # noqa: B018
