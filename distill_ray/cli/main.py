@@ -91,15 +91,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run_as_json(given) if "--json" in given else _run(given)[0]
+        if "--json" in given:
+            return _run_as_json(given, ends=arguments is None)
+        return _run(given)[0]
     except BrokenPipeError:
         # As after SIGPIPE: silent. The interpreter flushes once more at its end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return READER_GONE
 
 
-def _run_as_json(arguments: list[str]) -> int:
-    with only_json() as write:
+def _run_as_json(arguments: list[str], *, ends: bool) -> int:
+    with only_json(for_good=ends) as write:
         code, record = _run(arguments)
         if record is not None:
             write(json.dumps(record, indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +76,20 @@ def parse_parameters(pipeline: Pipeline, given: tuple[str, ...]) -> dict[str, di
     """
     parameters: dict[str, dict[str, Any]] = {}
     for text in given:
-        name, equals, value = text.partition("=")
-        step, *fields = name.split(".")
+        step = _step_in(text, pipeline.graph.steps)
+        name, equals, value = text.removeprefix(step).partition("=")
+        fields = name.split(".")[1:]
         if not equals or not fields or not all((step, *fields)):
             raise ParameterError(f"--param wants STEP.FIELD=VALUE, not '{text}'.")
         model: Any = pipeline.graph.steps.get(step)
         _place(parameters.setdefault(step, {}), model, fields, _value(value))
     return parameters
+
+
+def _step_in(text: str, steps: Iterable[str]) -> str:
+    """The step that is meant: the longest name that fits, since names may have dots and equals signs."""
+    named = [step for step in steps if text.startswith(f"{step}.")]
+    return max(named, key=len, default=text.partition("=")[0].partition(".")[0])
 
 
 def _place(tree: dict[str, Any], holder: Any, fields: list[str], value: Any) -> None:

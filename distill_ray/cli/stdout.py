@@ -9,10 +9,14 @@ from contextlib import contextmanager, redirect_stdout
 
 
 @contextmanager
-def only_json() -> Iterator[Callable[[str], None]]:
+def only_json(*, for_good: bool) -> Iterator[Callable[[str], None]]:
     """Give a function that writes to standard output; all else that is written there goes to standard error.
 
     The file descriptor itself is turned too, since libraries in C and child processes write to it.
+
+    Args:
+        for_good: what comes later goes to standard error too, as what Ray prints for its workers when the
+            interpreter ends.
     """
     sys.stdout.flush()
     kept = os.dup(1)
@@ -22,5 +26,6 @@ def only_json() -> Iterator[Callable[[str], None]]:
             yield lambda text: print(text, file=document)
     finally:
         sys.stdout.flush()
-        os.dup2(kept, 1)
+        if not for_good:
+            os.dup2(kept, 1)
         os.close(kept)

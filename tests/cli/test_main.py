@@ -190,6 +190,15 @@ def test_a_reader_who_went_away_is_no_fault(script: Write, options: list[str]) -
     assert (process.returncode, err) == (141, "")
 
 
+def test_what_is_printed_when_the_process_ends_is_not_beside_the_json(script: Write) -> None:
+    path = script()
+    path.write_text('import atexit\natexit.register(print, "late", flush=True)\n' + path.read_text())
+    command = [sys.executable, "-m", "distill_ray", "plan", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["pipeline"] == "doubling"
+    assert done.stderr == "late\n"
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["demo"]])
 def test_help_shows_an_example_and_says_what_each_option_does(command: list[str], capfd: Capture) -> None:
     assert main([*command, "--help"]) == 0

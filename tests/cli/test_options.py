@@ -11,6 +11,8 @@ import pytest
 from distill_ray.cli.options import parse_parameters
 from distill_ray.cli.script import load_pipeline
 from distill_ray.errors import ParameterError
+from distill_ray.pipeline import Pipeline
+from distill_ray.steps import LoadDataFromDicts
 
 
 @pytest.fixture
@@ -58,3 +60,15 @@ def test_fields_of_dicts_keep_the_others(parse: Any) -> None:
 def test_another_form_is_refused(parse: Any, text: str) -> None:
     with pytest.raises(ParameterError, match=f"--param wants STEP.FIELD=VALUE, not '{text}'"):
         parse(text)
+
+
+def test_names_of_steps_may_have_dots_and_equals_signs() -> None:
+    with Pipeline(name="named") as pipeline:
+        for name in ("load", "load.v1", "a=b"):
+            LoadDataFromDicts(name=name, data=[{"n": 1}])
+    given = ("load.v1.batch_size=3", "load.batch_size=2", "a=b.batch_size=1", "load.v2.x=y=z")
+    assert parse_parameters(pipeline, given) == {
+        "load.v1": {"batch_size": 3},
+        "load": {"batch_size": 2, "v2": {"x": "y=z"}},
+        "a=b": {"batch_size": 1},
+    }
