@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from distill_ray.cache.manifest import Manifest, PartEntry
@@ -61,9 +61,9 @@ class StepPlan:
     output_key: str
     rows_known: int = 0
     input_rows: int | None = None
-    manifest: Manifest | None = None
-    indexes: tuple[tuple[PartEntry, UnitIndex], ...] = ()
-    taken: tuple[Manifest, ...] = ()
+    manifest: Manifest | None = field(default=None, repr=False)
+    indexes: tuple[tuple[PartEntry, UnitIndex], ...] = field(default=(), repr=False)
+    taken: tuple[Manifest, ...] = field(default=(), repr=False)
     replace_manifest: bool = False
 
     @property
@@ -94,8 +94,8 @@ class Plan:
     signature: str
     aggregated: str
     steps: tuple[StepPlan, ...]
-    functions: Mapping[str, StepFunction]
-    graph: Graph
+    functions: Mapping[str, StepFunction] = field(repr=False)  # their preimages hold whole data sets
+    graph: Graph = field(repr=False)
 
     def __getitem__(self, name: str) -> StepPlan:
         for step in self.steps:

@@ -115,7 +115,7 @@ class Distiset(dict[str, dict[str, Dataset]]):
 
     def save_to_disk(
         self,
-        path: str | os.PathLike[str],
+        distiset_path: str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
         *,
         max_shard_size: int = 64 << 20,
@@ -127,7 +127,7 @@ class Distiset(dict[str, dict[str, Dataset]]):
         reads them must load again.
 
         Args:
-            path: a folder, or any fsspec URL (``gs://bucket/folder``).
+            distiset_path: a folder, or any fsspec URL (``gs://bucket/folder``).
             storage_options: for the URL's file system; never written anywhere.
             max_shard_size: bytes of rows in a file, before they are compressed.
             save_card: write a data set card, ``README.md``, with which `datasets.load_dataset` reads it too.
@@ -137,16 +137,22 @@ class Distiset(dict[str, dict[str, Dataset]]):
         """
         from distill_ray.distiset.saving import save
 
-        save(self, os.fspath(path), storage_options, max_shard_size=max_shard_size, save_card=save_card)
+        save(
+            self,
+            os.fspath(distiset_path),
+            storage_options,
+            max_shard_size=max_shard_size,
+            save_card=save_card,
+        )
 
     @classmethod
     def load_from_disk(
-        cls, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+        cls, distiset_path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
     ) -> Distiset:
         """Open what `save_to_disk` wrote; rows are read when they are asked for.
 
         Args:
-            path: the folder, or any fsspec URL.
+            distiset_path: the folder, or any fsspec URL.
             storage_options: for the URL's file system.
 
         Raises:
@@ -154,7 +160,7 @@ class Distiset(dict[str, dict[str, Dataset]]):
         """
         from distill_ray.distiset.saving import load
 
-        return load(os.fspath(path), storage_options)
+        return load(os.fspath(distiset_path), storage_options)
 
     def to_datasets(self) -> dict[str, datasets.DatasetDict]:
         """Give a `datasets.DatasetDict` for each leaf, in memory, with the types of `Dataset.to_arrow`.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import Self
 
-from distill_ray.errors import GraphError
+from distill_ray.errors import GraphError, ParameterError
 from distill_ray.graph import Graph, check, mermaid
 from distill_ray.pipeline.parameters import check_given, with_parameters
 from distill_ray.pipeline.saving import dump_pipeline, load_pipeline, read_json, read_yaml, write_tree
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from distill_ray.plan import Plan
 
 Parameters = Mapping[str, Mapping[str, Any]]
+
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".svg", ".pdf", ".gif"})
+"""What distilabel writes; a file of text under such a name could not be opened."""
 
 
 class Pipeline:
@@ -255,10 +258,15 @@ class Pipeline:
         """Return the graph as Mermaid text; write it to ``path``, and show a picture on a terminal.
 
         Args:
-            path: a file for the text.
+            path: a file for the text, such as ``pipeline.mmd``.
             top_to_bottom: let the graph flow downwards instead of to the right.
             show_edge_labels: write the columns that a step makes at the arrows that leave it.
+
+        Raises:
+            ParameterError: the file's name is that of a picture.
         """
+        if path is not None and Path(path).suffix.lower() in _PICTURES:
+            raise ParameterError(f"draw() writes Mermaid text, no picture: name '{path}' with .mmd or .md.")
         text = mermaid(self.graph, top_to_bottom=top_to_bottom, show_edge_labels=show_edge_labels)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")

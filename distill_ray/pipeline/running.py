@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest
@@ -86,9 +86,12 @@ def run(request: RunRequest) -> RunResult:
     """Carry a run out.
 
     Raises:
+        ParameterError: there is no such engine.
         StepError: a step raised; what was finished is stored.
         RunInterruptedError: the run was stopped; likewise.
     """
+    if request.engine not in get_args(Engine):  # a complete hit would not notice
+        raise ParameterError(f"There is no engine '{request.engine}': choose 'ray' or 'inline'.")
     started = time.monotonic()
     store = open_store(request)
     plan = plan_run(request, store)
@@ -129,13 +132,11 @@ def _executor(engine: Engine) -> Executor:
         from distill_ray.engine.inline import InlineExecutor
 
         return InlineExecutor()
-    if engine == "ray":
-        from distill_ray.engine.on_ray.connection import connect
-        from distill_ray.engine.on_ray.executor import RayExecutor
+    from distill_ray.engine.on_ray.connection import connect
+    from distill_ray.engine.on_ray.executor import RayExecutor
 
-        connect()
-        return RayExecutor()
-    raise ParameterError(f"There is no engine '{engine}': choose 'ray' or 'inline'.")
+    connect()
+    return RayExecutor()
 
 
 def writer_settings() -> WriterSettings:

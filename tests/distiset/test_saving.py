@@ -78,6 +78,11 @@ def test_a_loaded_distiset_can_be_saved_and_loaded_again(place: str) -> None:
     assert same(again.to_list(), rows)
 
 
+def test_the_folder_is_named_as_in_distilabel(place: str) -> None:
+    distiset_of({"a": 1}).save_to_disk(distiset_path=place)
+    assert Distiset.load_from_disk(distiset_path=place)["default"]["train"].to_list() == [{"a": 1}]
+
+
 def test_loading_reads_no_rows_and_large_splits_lie_in_several_files(tmp_path: Path) -> None:
     place = tmp_path / "saved"
     distiset_of(*[{"n": n} for n in range(1_000)]).save_to_disk(place, max_shard_size=1_000)

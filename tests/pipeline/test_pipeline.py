@@ -343,8 +343,28 @@ def test_rows_for_a_pipeline_that_has_its_own_are_an_error() -> None:
 
 
 def test_an_unknown_engine_is_an_error() -> None:
-    with pytest.raises(ParameterError, match="no engine 'dask': choose 'ray' or 'inline'"):
-        adding().run(engine="dask")  # type: ignore[arg-type]
+    with Pipeline(name="engines") as pipeline:
+        LoadDataFromDicts(data=[{"n": 1}])
+    for _ in range(2):  # the second time nothing would have to run
+        with pytest.raises(ParameterError, match="no engine 'local': choose 'ray' or 'inline'"):
+            pipeline.run(engine="local")  # type: ignore[arg-type]
+        pipeline.run(engine="inline")
+
+
+def test_a_drawing_under_the_name_of_a_picture_is_refused(tmp_path: Path) -> None:
+    with Pipeline(name="drawn") as pipeline:
+        LoadDataFromDicts(data=[{"n": 1}])
+    with pytest.raises(ParameterError, match=r"writes Mermaid text, no picture: name '.*x.PNG' with .mmd"):
+        pipeline.draw(tmp_path / "x.PNG")
+    assert not list(tmp_path.glob("*.PNG"))
+
+
+def test_a_plan_that_is_printed_does_not_show_the_data() -> None:
+    with Pipeline(name="printed") as pipeline:
+        LoadDataFromDicts(name="load", data=[{"n": "some value"}])
+    text = repr(pipeline.plan())
+    assert "decision='compute'" in text
+    assert "some value" not in text
 
 
 MISTAKES = """

@@ -109,7 +109,7 @@ class Task(Step):
         name = self.name or f"{snake_case(type(self).__name__)}_0"
         output = answer["generations"][index]
         try:
-            columns = dict(self.format_output(output, row))
+            columns = _dict(self.format_output(output, row))
         except Exception as error:
             _log.warning("Task '%s' cannot read an answer and keeps it raw: %r", name, error)
             columns = dict.fromkeys(self.outputs)
@@ -127,6 +127,12 @@ class Task(Step):
         for key, values in extras.items():
             columns[f"llm_{name}_{key}"] = _item(values, index)
         return columns
+
+
+def _dict(columns: Any) -> Row:
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"format_output must return a dict of columns, but it returned {columns!r:.200}")
+    return dict(columns)
 
 
 def _statistics(answer: GenerateOutput, index: int) -> dict[str, int]:

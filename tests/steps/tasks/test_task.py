@@ -84,6 +84,16 @@ def test_an_answer_that_cannot_be_read_gives_none_and_is_kept_raw(
     assert "Task 'n' cannot read an answer" in caplog.text
 
 
+def test_an_output_that_is_no_dict_is_told(echo: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(Number):
+        def format_output(self, output: str | None, input: Row) -> Any:  # noqa: A002 - distilabel's name
+            return output
+
+    with caplog.at_level(logging.WARNING):
+        next(Wrong(name="w", llm=echo()).process([{"text": "5"}]))
+    assert "format_output must return a dict of columns, but it returned '5 0'" in caplog.text
+
+
 def test_a_model_that_gives_no_answer_gives_none(echo: Any) -> None:
     (row,) = next(TextGeneration(llm=echo(silent=True)).process([{"instruction": "a"}]))
     assert row["generation"] is None
