@@ -113,8 +113,8 @@ class Scheduler:
             self.stopping = True
             return
         state = self.steps[event.step]
-        if isinstance(event, ReplicaReady | ReplicaLost) and event.replica not in state.replicas:
-            return  # it was abandoned
+        if not isinstance(event, Committed) and event.replica not in state.replicas:
+            return  # it was abandoned, or is known to be lost: its other answers may still be on their way
         if (failure := failure_of(event)) is not None:
             self._fail(failure)
         if isinstance(event, WorkDone):
