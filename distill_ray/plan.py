@@ -6,6 +6,7 @@ the report and the tests all read the same one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -290,18 +291,14 @@ def output_keys(graph: Graph, functions: Mapping[str, StepFunction]) -> dict[str
     Two steps of one function on the same input stay two: a model that is asked twice answers twice.
     """
     keys: dict[str, str] = {}
+    equal_before: Counter[tuple[str, ...]] = Counter()
     for name in graph.order():
+        signature = functions[name].signature
         inputs = [keys[source] for source in graph.predecessors(name)]
-        key, twin = _output_key(functions[name], inputs, 0), 0
-        while key in keys.values():
-            twin += 1
-            key = _output_key(functions[name], inputs, twin)
-        keys[name] = key
+        equal = (signature, *inputs)
+        keys[name] = digest({"function": signature, "inputs": inputs, "twin": equal_before[equal]})
+        equal_before[equal] += 1
     return keys
-
-
-def _output_key(function: StepFunction, inputs: Sequence[str], twin: int) -> str:
-    return digest({"function": function.signature, "inputs": list(inputs), "twin": twin})
 
 
 def _forced_steps(graph: Graph, use_cache: bool) -> dict[str, str]:
