@@ -14,6 +14,9 @@ T = TypeVar("T")
 Row: TypeAlias = dict[str, Any]
 """One row: a JSON-like dict with string keys."""
 
+METADATA = "distilabel_metadata"
+"""The column that holds raw input and output and the token counts of tasks, as in distilabel."""
+
 Batch: TypeAlias = list[Row]
 
 StepInput: TypeAlias = list[dict[str, Any]]

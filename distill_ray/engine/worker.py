@@ -26,7 +26,7 @@ from distill_ray.steps.mappings import to_pipeline_names, to_step_names
 from distill_ray.steps.secrets import without_secrets
 from distill_ray.storage import Storage
 from distill_ray.tracebacks import user_traceback
-from distill_ray.types import Batch, Row
+from distill_ray.types import METADATA, Batch, Row
 
 _log = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ def _tokens(rows: Sequence[Row], step: str) -> tuple[int, int]:
     """Tokens that the rows say this step's model read and wrote."""
     totals = [0, 0]
     for row in rows:
-        metadata = row.get("distilabel_metadata")
+        metadata = row.get(METADATA)
         for each in metadata if isinstance(metadata, list) else [metadata]:  # grouped generations: a list
             statistics = each.get(f"statistics_{step}") if isinstance(each, dict) else None
             if isinstance(statistics, dict):

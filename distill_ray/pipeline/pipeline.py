@@ -16,6 +16,7 @@ from distill_ray.graph import Graph, check, mermaid
 from distill_ray.pipeline.parameters import check_given, with_parameters
 from distill_ray.pipeline.saving import dump_pipeline, load_pipeline, read_json, read_yaml, write_tree
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry, label_of
+from distill_ray.types import METADATA
 
 if TYPE_CHECKING:
     from distill_ray.distiset import Distiset
@@ -199,7 +200,7 @@ class Pipeline:
             result.leaves,
             report=result.report,
             origin=PipelineOrigin.of(result.plan.graph, result.plan.pipeline, self.description),
-            hidden=() if self.enable_metadata else ("distilabel_metadata",),
+            hidden=() if self.enable_metadata else (METADATA,),
         )
 
     def dump(self) -> dict[str, Any]:

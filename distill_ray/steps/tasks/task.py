@@ -15,10 +15,7 @@ from pydantic import Field
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models.llm import LLM, ChatType, GenerateOutput
 from distill_ray.steps.base import Step, label_of, snake_case
-from distill_ray.types import Batch, Row, RuntimeParameter, StepInput, StepOutput
-
-METADATA = "distilabel_metadata"
-"""The column that holds raw input and output and the token counts of a task, as in distilabel."""
+from distill_ray.types import METADATA, Batch, Row, RuntimeParameter, StepInput, StepOutput
 
 _NOT_EXTRA = frozenset({"generations", "statistics", "finish_reasons"})
 _log = logging.getLogger(__name__)
