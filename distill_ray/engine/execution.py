@@ -163,9 +163,7 @@ class _Execution:
         )
 
     def run(self) -> None:
-        for name in self._running:
-            function = self._plan.functions[name]
-            self._store.write_preimage(self._plan[name].function, function.preimage, function.code)
+        list(self._threads.map(self._write_preimage, self._running))  # at once: a bucket takes its time
         if self._executor.fits({name: self._plan.graph.steps[name].resources for name in self._running}):
             computing = [name for name, step in self._running.items() if step.decision != "resume"]
             self._do(self._scheduler.warm_up(computing))
@@ -174,6 +172,10 @@ class _Execution:
             self._take(self._executor.next_event())
             self._move_on()
         self._conclude()
+
+    def _write_preimage(self, name: str) -> None:
+        function = self._plan.functions[name]
+        self._store.write_preimage(self._running[name].function, function.preimage, function.code)
 
     def stop(self, signal: int) -> None:
         """End the run early; called from a signal handler, whatever the run is at.
