@@ -18,11 +18,13 @@ from distill_ray.declaration import Declaration
 from distill_ray.errors import GraphError
 from distill_ray.resources import StepResources
 from distill_ray.steps.marks import is_runtime_parameter
-from distill_ray.types import RuntimeParameter, StepColumns, Unsigned
+from distill_ray.types import Row, RuntimeParameter, StepColumns, Unsigned
 
 DEFAULT_BATCH_SIZE = 50
 
 StepKind: TypeAlias = Literal["generator", "step", "global"]
+
+OnError: TypeAlias = Literal["raise", "skip", "null"]
 
 
 class StepRegistry(Protocol):
@@ -136,6 +138,10 @@ class BaseStep(Declaration):
         """Return what else identifies the step's result, such as the content of the files it reads."""
         return {}
 
+    def tokens_of(self, rows: Sequence[Row]) -> tuple[int, int]:  # noqa: ARG002
+        """Return the tokens that a model read and wrote for rows that this step gave."""
+        return 0, 0
+
     def load(self) -> None:
         """Get ready, once in each replica: load models, open connections."""
 
@@ -179,11 +185,41 @@ class Step(BaseStep):
     With several predecessors ``process(self, *inputs)`` is given one list for each, aligned by row, in
     the order in which they were connected.
 
+    A class sets ``row_wise = True`` to promise that what it gives for a row depends on that row alone, and
+    on no other columns than those that ``inputs`` declares. Such a step is handed only these columns of its
+    first predecessor's rows; the others are joined on afterwards. Its rows are stored and found again one by
+    one, whatever batches they come in. Which output belongs to which row is known where ``process`` yields
+    a list for each row of the batch, or the same number of rows for each row, in their order, or only some
+    of the very dicts it was given.
+
     Attributes:
+        row_wise: see above.
+        joins_input: whether the columns that a row-wise step is not handed are joined onto its rows.
         input_batch_size: rows in each batch. Never part of the signature.
+        on_error: what becomes of a row for which ``process`` raises: ``"raise"`` ends the run, ``"skip"``
+            leaves it out, ``"null"`` gives it with None in ``outputs``. Where the step is not row-wise, of
+            all rows of the batch. Such rows are never stored: the next run tries them again.
     """
 
+    row_wise: ClassVar[bool] = False
+    joins_input: ClassVar[bool] = True
+
     input_batch_size: Unsigned[RuntimeParameter[int]] = Field(default=DEFAULT_BATCH_SIZE, ge=1)
+    on_error: Unsigned[OnError] = "raise"
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """For each predecessor how many of its rows belong to one row of the first; empty: one of each."""
+        return ()
+
+    @property
+    def limit(self) -> int | None:
+        """A bound on what is made for a unit, such as a number of tokens, that is not signed."""
+        return None
+
+    def limits_served(self, rows: Sequence[Row]) -> tuple[int, int | None]:  # noqa: ARG002
+        """Return the smallest and the largest limit for which a unit's rows are what it would be given."""
+        return 0, None
 
     @abstractmethod
     def process(self, *inputs: Any, **kwargs: Any) -> Iterator[Any]:  # so open that any override fits
