@@ -213,8 +213,8 @@ class Step(BaseStep):
         return ()
 
     @property
-    def limit(self) -> int | None:
-        """A bound on what is made for a unit, such as a number of tokens, that is not signed."""
+    def output_limit(self) -> int | None:
+        """A bound on what is made for each unit, such as a number of tokens, that is not signed."""
         return None
 
     def limits_served(self, rows: Sequence[Row]) -> tuple[int, int | None]:  # noqa: ARG002
