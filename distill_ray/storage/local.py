@@ -51,22 +51,38 @@ class LocalStorage:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See `Storage.sizes`."""
-        with self._errors("list", folder):
-            try:
-                entries = os.scandir(self._at(folder))
-            except FileNotFoundError:
-                return {}
-            with entries:
-                found = ((entry.name, _file_size(entry)) for entry in entries)
-                return {
-                    name: size for name, size in found if size is not None and not name.startswith(_TEMPORARY)
-                }
+        return {name: size for name, size in self._files(folder).items() if not name.startswith(_TEMPORARY)}
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Storage.folders`."""
+        with self._errors("list", folder), self._entries(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+
+    def leftovers(self, folder: str) -> dict[str, int]:
+        """See `Storage.leftovers`."""
+        return {name: size for name, size in self._files(folder).items() if name.startswith(_TEMPORARY)}
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Storage.delete`."""
         for path in paths:
             with self._errors("delete", path):
                 self._at(path).unlink(missing_ok=True)
+
+    def _files(self, folder: str) -> dict[str, int]:
+        with self._errors("list", folder), self._entries(folder) as entries:
+            found = ((entry.name, _file_size(entry)) for entry in entries)
+            return {name: size for name, size in found if size is not None}
+
+    @contextmanager
+    def _entries(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """What stands right below a folder; nothing where there is none."""
+        try:
+            entries = os.scandir(self._at(folder))
+        except FileNotFoundError:
+            yield iter(())
+            return
+        with entries:
+            yield entries
 
     def _at(self, path: str) -> Path:
         return Path(self.url, path)

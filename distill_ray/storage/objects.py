@@ -63,17 +63,30 @@ class ObjectStorage:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See `Storage.sizes`."""
-        with self._errors("list", folder):
-            try:
-                found = self._filesystem.ls(self._at(folder), detail=True)
-            except FileNotFoundError:
-                return {}
-        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in found if entry["type"] == "file"}
+        return {_name(entry): entry["size"] for entry in self._list(folder) if entry["type"] == "file"}
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Storage.folders`."""
+        return sorted(_name(entry) for entry in self._list(folder) if entry["type"] == "directory")
+
+    def leftovers(self, folder: str) -> dict[str, int]:
+        """See `Storage.leftovers`: an object is there once it is whole."""
+        del folder
+        return {}
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Storage.delete`."""
         with ThreadPoolExecutor(_DELETERS) as pool:
             list(pool.map(self._delete, paths))
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        """What stands right below a folder: one listing with a delimiter."""
+        with self._errors("list", folder):
+            try:
+                found: list[dict[str, Any]] = self._filesystem.ls(self._at(folder).rstrip("/"), detail=True)
+            except FileNotFoundError:
+                return []
+        return found
 
     def _send(self, path: str, data: bytes, **how: Any) -> None:
         if _BOUNDARY in data:
@@ -98,3 +111,7 @@ class ObjectStorage:
 
     def _errors(self, verb: str, path: str, *passing: type[Exception]) -> AbstractContextManager[None]:
         return storage_errors(verb, self._at(path), *passing)
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]

@@ -38,6 +38,19 @@ class Storage(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """Return ``{name: bytes}`` of the objects right below the folder; none where there is no folder."""
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders right below the folder that hold an object at any depth, sorted.
+
+        A folder left empty on a disk may be among them.
+        """
+
+    def leftovers(self, folder: str) -> dict[str, int]:
+        """Return ``{name: bytes}`` of what writes have right below the folder before it is an object.
+
+        What is there for longer than any write takes was left by one that was cut off. A store that never
+        shows such things has none.
+        """
+
     def delete(self, paths: Iterable[str]) -> None:
         """Remove the objects; one that is gone already is no error."""
 

@@ -76,6 +76,27 @@ class StorageContract:
         storage.publish("folder-too/d", b"4444")
         assert storage.sizes("folder") == {"a": 1, "b.parquet": 2}
 
+    def test_folders_are_listed_by_name_where_something_stands_in_them(self, storage: Storage) -> None:
+        assert storage.folders("") == []
+        assert storage.folders("folder") == []
+        storage.publish("object", b"0")
+        storage.publish("folder/a", b"1")
+        storage.publish("folder/second/below/c", b"333")
+        storage.publish("folder/first/c", b"333")
+        storage.publish("folder-too/d", b"4444")
+        assert storage.folders("") == ["folder", "folder-too"]
+        assert storage.folders("folder") == ["first", "second"]
+        assert storage.folders("folder/second") == ["below"]
+        assert storage.folders("folder/second/below") == []
+        assert storage.sizes("") == {"object": 1}
+
+    def test_writes_that_came_to_their_end_leave_nothing_behind(self, storage: Storage) -> None:
+        assert storage.leftovers("folder") == {}
+        storage.publish("folder/a", b"1")
+        storage.put_if_absent("folder/a", b"2")
+        storage.put_if_absent("folder/b", b"2")
+        assert storage.leftovers("folder") == {}
+
     def test_a_listing_is_never_out_of_date(self, storage: Storage) -> None:
         assert storage.sizes("folder") == {}
         storage.publish("folder/a", b"1")

@@ -31,6 +31,7 @@ def test_what_a_killed_writer_left_behind_is_not_listed(storage: LocalStorage) -
     storage.publish("folder/a", b"1")
     Path(storage.url, "folder", ".tmp-0123").write_bytes(b"half")
     assert storage.sizes("folder") == {"a": 1}
+    assert storage.leftovers("folder") == {".tmp-0123": 4}
 
 
 def test_a_killed_writer_leaves_the_object_as_it_was(storage: LocalStorage) -> None:
