@@ -18,6 +18,9 @@ class StepDecided:
         rows_known: rows that are stored.
         predecessors: the steps whose rows it is given.
         replicas: how many replicas may run.
+        class_name: the class of the step.
+        function: signature of the step function that its output is stored under.
+        output_key: what names its output.
     """
 
     step: str
@@ -26,6 +29,9 @@ class StepDecided:
     rows_known: int
     predecessors: tuple[str, ...] = ()
     replicas: int = 1
+    class_name: str = ""
+    function: str = ""
+    output_key: str = ""
 
     @property
     def runs(self) -> bool:

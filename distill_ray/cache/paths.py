@@ -49,6 +49,16 @@ def pipeline_record(name: str, signature: str, aggregated: str) -> str:
     return f"pipelines/{safe_name(name)}/{safe_name(signature)}/{safe_name(aggregated)}.json"
 
 
+def latest_record(name: str) -> str:
+    """Where it stands which steps the last run of a pipeline had, whatever became of it."""
+    return f"pipelines/{safe_name(name)}/latest.json"
+
+
+def finished_record(name: str) -> str:
+    """Where it stands which steps the last run of a pipeline had that finished."""
+    return f"pipelines/{safe_name(name)}/finished.json"
+
+
 def run_folder(run: str) -> str:
     """Where a run's record and events stand."""
     return f"runs/{safe_name(run)}"

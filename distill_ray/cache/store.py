@@ -193,11 +193,9 @@ class CacheStore:
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))  # of any depth, unlike orjson
         self.storage.put_if_absent(function.signature_file, text.encode())
 
-    def write_pipeline_record(
-        self, name: str, signature: str, aggregated: str, record: Mapping[str, Any]
-    ) -> None:
-        """Remember the leaf outputs of a finished run of a pipeline."""
-        self.storage.publish(paths.pipeline_record(name, signature, aggregated), orjson.dumps(record))
+    def write_record(self, path: str, record: Mapping[str, Any]) -> None:
+        """Write what is remembered of a pipeline, in place of what stands there."""
+        self.storage.publish(path, orjson.dumps(record))
 
     def write_run_file(self, run: str, name: str, data: bytes) -> None:
         """Write a file into a run's folder."""

@@ -13,6 +13,9 @@ class StepReport(BaseModel):
     Attributes:
         decision: ``hit``, ``resume``, ``compute``, ``forced`` or ``not needed``.
         reason: why, in words.
+        class_name: the class of the step.
+        function: signature of the step function that its output is stored under.
+        output_key: what names its output.
         rows_in: rows it took.
         rows_out: rows it gave.
         rows_reused: rows out that were stored before.
@@ -29,6 +32,9 @@ class StepReport(BaseModel):
 
     decision: str
     reason: str
+    class_name: str = ""
+    function: str = ""
+    output_key: str = ""
     rows_in: int = 0
     rows_out: int = 0
     rows_reused: int = 0
@@ -78,6 +84,9 @@ class RunReport(BaseModel):
                 self.steps[decided.step] = StepReport(
                     decision=decided.decision,
                     reason=decided.reason,
+                    class_name=decided.class_name,
+                    function=decided.function,
+                    output_key=decided.output_key,
                     rows_out=decided.rows_known if hit else 0,
                     rows_reused=decided.rows_known if hit else 0,
                 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from distill_ray.cache import paths
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.store import CacheStore
@@ -120,9 +121,11 @@ def run(request: RunRequest) -> RunResult:
 def _execute(
     request: RunRequest, plan: Plan, store: CacheStore, run_id: str, emit: Listener
 ) -> Mapping[str, Manifest]:
+    if not plan.complete:
+        store.claim()
+    _write_records(store, {paths.latest_record(plan.pipeline): _steps_record(plan, run_id)})
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
-    store.claim()
     settings = RunSettings(run_id, writer=writer_settings(), max_batches=request.max_batches)
     return execute(plan, store, _executor(request.engine), settings, emit)
 
@@ -157,6 +160,9 @@ def _decisions(plan: Plan) -> tuple[StepDecided, ...]:
             rows_known=step.rows_known,
             predecessors=plan.graph.predecessors(step.name),
             replicas=plan.graph.steps[step.name].resources.replicas,
+            class_name=step.function.class_name,
+            function=step.function.signature,
+            output_key=step.output_key,
         )
         for step in plan.steps
     )
@@ -171,6 +177,7 @@ def _fan_out(listeners: tuple[Listener, ...]) -> Listener:
 
 
 def _record_pipeline(store: CacheStore, plan: Plan, leaves: Mapping[str, Manifest], run_id: str) -> None:
+    """Remember what a finished run came to."""
     record = {
         "name": plan.pipeline,
         "signature": plan.signature,
@@ -186,4 +193,27 @@ def _record_pipeline(store: CacheStore, plan: Plan, leaves: Mapping[str, Manifes
             for name, manifest in leaves.items()
         },
     }
-    store.write_pipeline_record(plan.pipeline, plan.signature, plan.aggregated, record)
+    records = {
+        paths.pipeline_record(plan.pipeline, plan.signature, plan.aggregated): record,
+        paths.finished_record(plan.pipeline): _steps_record(plan, run_id),
+    }
+    _write_records(store, records)
+
+
+def _steps_record(plan: Plan, run_id: str) -> dict[str, Any]:
+    """The steps of a run: what a later plan compares its own with, to say what changed."""
+    steps = {
+        step.name: {
+            "class": step.function.class_name,
+            "function": step.function.signature,
+            "output_key": step.output_key,
+            "predecessors": list(plan.graph.predecessors(step.name)),
+        }
+        for step in plan.steps
+    }
+    return {"name": plan.pipeline, "run": run_id, "steps": steps}
+
+
+def _write_records(store: CacheStore, records: Mapping[str, Mapping[str, Any]]) -> None:
+    for path, record in records.items():
+        store.write_record(path, record)

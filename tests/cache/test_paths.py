@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_ray.cache.paths import FunctionId, is_safe_name, pipeline_record, run_folder, safe_name
+from distill_ray.cache.paths import (
+    FunctionId,
+    finished_record,
+    is_safe_name,
+    latest_record,
+    pipeline_record,
+    run_folder,
+    safe_name,
+)
 
 names = st.one_of(
     st.text(),
@@ -38,6 +46,8 @@ def test_no_path_leaves_the_root(name: str) -> None:
         function.manifest(name),
         function.signature_file,
         pipeline_record(name, name, name),
+        latest_record(name),
+        finished_record(name),
         f"{run_folder(name)}/x",
     ]
     for path in paths:

@@ -297,7 +297,7 @@ def test_a_preimage_may_be_as_deep_as_a_row(store: CacheStore) -> None:
 
 def test_records_of_pipelines_stay_within_the_root(store: CacheStore) -> None:
     name = "../../" + "\n/é" * 200
-    store.write_pipeline_record(name, "s", "a", {"run": "r"})
+    store.write_record(pipeline_record(name, "s", "a"), {"run": "r"})
     store.write_run_file("../run", "events.jsonl", b"{}")
     assert store.storage.read(pipeline_record(name, "s", "a")) == b'{"run":"r"}'
     root = Path(store.storage.url)

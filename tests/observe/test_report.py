@@ -15,8 +15,8 @@ from distill_ray.steps import LoadDataFromDicts, Step, StepInput, StepOutput
 from distill_ray.types import RuntimeParameter
 
 FIELDS = [
-    "decision", "reason", "rows_in", "rows_out", "rows_reused", "rows_computed", "batches_computed",
-    "replicas", "seconds", "input_tokens", "output_tokens", "failures",
+    "decision", "reason", "class_name", "function", "output_key", "rows_in", "rows_out", "rows_reused",
+    "rows_computed", "batches_computed", "replicas", "seconds", "input_tokens", "output_tokens", "failures",
 ]  # fmt: skip
 
 

@@ -1,0 +1,83 @@
+"""What a run leaves behind beside its rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_ray.errors import StepError
+from distill_ray.pipeline import Pipeline
+from distill_ray.steps import LoadDataFromDicts, RuntimeParameter, Step, StepInput
+from distill_ray.types import StepOutput
+
+
+class Add(Step):
+    more: RuntimeParameter[int] = 0
+    bad: RuntimeParameter[bool] = False
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        if self.bad:
+            raise ValueError("bad")
+        yield [{"n": row["n"] + self.more} for row in inputs]
+
+
+def pipeline() -> Pipeline:
+    with Pipeline(name="../adding") as made:
+        LoadDataFromDicts(name="load", data=[{"n": 1}]) >> Add(name="add")
+    return made
+
+
+def record(root: Path, kind: str) -> dict[str, Any]:
+    (path,) = root.glob(f"pipelines/*/{kind}.json")
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found
+
+
+def test_the_steps_of_a_run_are_remembered_under_the_pipelines_name(cache_root: Path) -> None:
+    report = pipeline().run(engine="inline").report
+    plan = pipeline().plan()
+    for kind in ("latest", "finished"):
+        assert record(cache_root, kind) == {
+            "name": "../adding",
+            "run": report.run,
+            "steps": {
+                "load": {
+                    "class": "LoadDataFromDicts",
+                    "function": plan["load"].function.signature,
+                    "output_key": plan["load"].output_key,
+                    "predecessors": [],
+                },
+                "add": {
+                    "class": "Add",
+                    "function": plan["add"].function.signature,
+                    "output_key": plan["add"].output_key,
+                    "predecessors": ["load"],
+                },
+            },
+        }
+
+
+def test_a_run_that_fails_is_the_latest_but_not_the_last_finished_one(cache_root: Path) -> None:
+    finished = pipeline().run(engine="inline").report.run
+    with pytest.raises(StepError):
+        pipeline().run({"add": {"bad": True}}, engine="inline")
+    assert record(cache_root, "finished")["run"] == finished
+    assert record(cache_root, "latest")["run"] != finished
+
+
+def test_a_complete_hit_is_the_latest_run_too(cache_root: Path) -> None:
+    pipeline().run(engine="inline")
+    hit = pipeline().run(engine="inline").report.run
+    assert record(cache_root, "latest")["run"] == hit
+
+
+def test_the_report_names_function_and_output_of_each_step() -> None:
+    report = pipeline().run(engine="inline").report
+    plan = pipeline().plan()
+    for name, step in report.steps.items():
+        assert step.function == plan[name].function.signature
+        assert step.output_key == plan[name].output_key
+    assert [step.class_name for step in report.steps.values()] == ["LoadDataFromDicts", "Add"]
