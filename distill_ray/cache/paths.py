@@ -12,6 +12,20 @@ FORMAT_FILE = "format.json"
 
 PART_ENDING = ".parquet"
 
+RECORD_ENDING = ".json"
+
+STEPS_FOLDER = "steps"
+
+PIPELINES_FOLDER = "pipelines"
+
+RUNS_FOLDER = "runs"
+
+SUBROOT_FOLDERS = ("scopes", "salted")
+"""What stands in these is, folder by folder, a root of its own."""
+
+CONDEMNED_FOLDER = "gc"
+"""Records of what is to be removed once no run can believe in it any more."""
+
 
 @dataclass(frozen=True)
 class FunctionId:
@@ -39,9 +53,26 @@ class FunctionId:
         """One part, by its name."""
         return f"{self.parts_folder}/{name}{PART_ENDING}"
 
+    @property
+    def outputs_folder(self) -> str:
+        """Where the manifests of its outputs stand."""
+        return f"{self.folder}/outputs"
+
     def manifest(self, output_key: str) -> str:
         """The manifest of the output with this key."""
-        return f"{self.folder}/outputs/{safe_name(output_key)}.json"
+        return f"{self.outputs_folder}/{safe_name(output_key)}.json"
+
+
+def function_in(folder: str) -> FunctionId | None:
+    """Name the function whose folder, right below ``steps``, has this name; None where the name was changed."""
+    class_name, _, signature = folder.rpartition("-")
+    function = FunctionId(class_name, signature)
+    return function if function.folder == f"{STEPS_FOLDER}/{folder}" else None
+
+
+def signature_file_in(folder: str) -> str:
+    """What the signature of the function in this folder, right below ``steps``, was made from."""
+    return f"{STEPS_FOLDER}/{folder}/signature.json"
 
 
 def pipeline_record(name: str, signature: str, aggregated: str) -> str:
