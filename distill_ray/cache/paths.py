@@ -95,6 +95,25 @@ def run_folder(run: str) -> str:
     return f"runs/{safe_name(run)}"
 
 
+def heartbeat(run: str) -> str:
+    """Where a run shows that it lives."""
+    return f"{run_folder(run)}/heartbeat.json"
+
+
+LEASES_FOLDER = "leases"
+
+
+def lease(output_key: str, epoch: int) -> str:
+    """Where it stands who computes an output, or did before a later epoch."""
+    return f"{LEASES_FOLDER}/{safe_name(output_key)}.{epoch}"
+
+
+def split_lease(name: str) -> tuple[str, int] | None:
+    """Take a lease's name apart: how its output is called there, and the epoch; None for another file."""
+    output, _, epoch = name.rpartition(".")
+    return (output, int(epoch)) if output and re.fullmatch(r"[1-9][0-9]{0,17}", epoch) else None
+
+
 _MAX_LENGTH = 80
 
 
