@@ -15,6 +15,9 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.records import StepRecord
+from distill_ray.explain.deciding import History, StepNow, reasons_of
+from distill_ray.explain.reason import Reason
 from distill_ray.graph import Graph
 from distill_ray.signature.encode import digest
 from distill_ray.steps.signing import StepFunction, step_function
@@ -27,7 +30,7 @@ READERS = 16
 Decision: TypeAlias = Literal["hit", "resume", "compute", "forced", "not needed"]
 
 
-class Catalog(Protocol):
+class Catalog(History, Protocol):
     """What the plan asks of the cache, about several steps at once from threads of its own."""
 
     def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
@@ -45,6 +48,7 @@ class StepPlan:
         name: the step's name.
         decision: ``hit``, ``resume``, ``compute``, ``forced`` or ``not needed``.
         reason: why, in words.
+        reasons: of a step that runs: why, each reason by itself.
         function: the step function.
         output_key: what names its output.
         rows_known: rows that are stored: of a hit all, else those of units that may be found again.
@@ -60,6 +64,7 @@ class StepPlan:
     reason: str
     function: FunctionId
     output_key: str
+    reasons: tuple[Reason, ...] = ()
     rows_known: int = 0
     input_rows: int | None = None
     manifest: Manifest | None = field(default=None, repr=False)
@@ -105,6 +110,14 @@ class Plan:
         raise KeyError(f"There is no step '{name}' in the plan: {', '.join(s.name for s in self.steps)}.")
 
     @property
+    def records(self) -> dict[str, StepRecord]:
+        """What is remembered of the steps for later plans, by name, each after its predecessors."""
+        return {
+            step.name: StepRecord(step.function, step.output_key, self.graph.predecessors(step.name))
+            for step in self.steps
+        }
+
+    @property
     def complete(self) -> bool:
         """Whether nothing must run."""
         return not any(step.runs for step in self.steps)
@@ -137,7 +150,7 @@ def make_plan(pipeline: str | None, graph: Graph, catalog: Catalog, *, use_cache
     functions = sign(graph)
     aggregated = aggregated_signature(functions)
     decided = _Deciding(graph, functions, catalog, use_cache).decide()
-    return Plan(
+    plan = Plan(
         pipeline=pipeline or default_name(aggregated),
         signature=graph.signature(),
         aggregated=aggregated,
@@ -145,6 +158,28 @@ def make_plan(pipeline: str | None, graph: Graph, catalog: Catalog, *, use_cache
         functions=functions,
         graph=graph,
     )
+    return replace(plan, steps=_with_reasons(plan, catalog))
+
+
+def _with_reasons(plan: Plan, catalog: Catalog) -> tuple[StepPlan, ...]:
+    """The steps, those that run with what changed since the pipeline's last runs."""
+    asked = [step.name for step in plan.steps if step.runs and not step.reasons]
+    now = {name: StepNow(record, plan.functions[name]) for name, record in plan.records.items()}
+    found = reasons_of(asked, now, plan.pipeline, catalog, _at_once)
+    return tuple(
+        replace(step, reasons=found[step.name], reason=_sentence(found[step.name], step))
+        if step.name in found
+        else step
+        for step in plan.steps
+    )
+
+
+def _sentence(reasons: tuple[Reason, ...], step: StepPlan) -> str:
+    """The reasons, and what it means for the step."""
+    told = "; ".join(map(str, reasons))
+    if reasons[0].kind == "first run":
+        return f"{told}: {step.reason}"
+    return f"{told}; {step.reason}" if step.decision == "resume" else told
 
 
 class _Deciding:
@@ -161,7 +196,7 @@ class _Deciding:
         self._asked: dict[str, tuple[Manifest | None, str]] = {}
 
     def decide(self) -> dict[str, StepPlan]:
-        rejected: dict[str, str] = {}
+        rejected: dict[str, Reason] = {}
         while True:
             needed, hits = self._needed_and_hits(rejected)
             found = self._contradictions(needed, hits)
@@ -181,7 +216,7 @@ class _Deciding:
                 decided[name] = self._step(name, "hit", reason, rows_known=manifest.rows, manifest=manifest)
             else:
                 rows = next((hits[p].rows for p in self._graph.predecessors(name) if p in hits), None)
-                step = self._running(name, rejected.get(name, ""), indexes.get(name, ()), decided)
+                step = self._running(name, rejected.get(name), indexes.get(name, ()))
                 step = _without_taken(step, taken.get(name, ())) if step.indexes else step
                 decided[name] = replace(step, input_rows=rows)
         return decided
@@ -189,7 +224,7 @@ class _Deciding:
     def _step(self, name: str, decision: Decision, reason: str, **known: Any) -> StepPlan:
         return StepPlan(name, decision, reason, self._ids[name], self._keys[name], **known)
 
-    def _needed_and_hits(self, rejected: Mapping[str, str]) -> tuple[set[str], dict[str, Manifest]]:
+    def _needed_and_hits(self, rejected: Mapping[str, Reason]) -> tuple[set[str], dict[str, Manifest]]:
         """Ask leaf first: what lies above a hit is needed by it no more."""
         needed: set[str] = set()
         hits: dict[str, Manifest] = {}
@@ -229,9 +264,9 @@ class _Deciding:
             if [self._keys[source] for source in self._graph.predecessors(other)] == above
         }
 
-    def _contradictions(self, needed: set[str], hits: Mapping[str, Manifest]) -> dict[str, str]:
+    def _contradictions(self, needed: set[str], hits: Mapping[str, Manifest]) -> dict[str, Reason]:
         """Hits that rest on other rows of a step above them than this run has: they are no hits."""
-        found: dict[str, str] = {}
+        found: dict[str, Reason] = {}
         agreed: dict[str, str] = {}
         order = self._graph.order()
         for name in order:
@@ -241,38 +276,37 @@ class _Deciding:
             computed = next((a for a in order if a in above and a in needed and a not in hits), None)
             differs = any(agreed.get(key, content) != content for key, content in hits[name].lineage.items())
             if computed:
-                found[name] = f"'{computed}' above it has to run"
+                found[name] = Reason("upstream", f"'{computed}' above it has to run", steps=(computed,))
             elif differs:
-                found[name] = "it was made from other rows of a step above it than another output of this run"
+                text = "it was made from other rows of a step above it than another output of this run"
+                found[name] = Reason("upstream", text)
             else:
                 agreed.update(hits[name].lineage)
         return found
 
     def _running(
-        self,
-        name: str,
-        rejected: str,
-        indexes: Sequence[tuple[PartEntry, UnitIndex]],
-        above: Mapping[str, StepPlan],
+        self, name: str, rejected: Reason | None, indexes: Sequence[tuple[PartEntry, UnitIndex]]
     ) -> StepPlan:
-        """Decide about a step that has to run, after all above it."""
+        """Decide about a step that has to run; where it is not said why yet, `_with_reasons` says it."""
         if name in self._forced:
-            return self._step(name, "forced", self._forced[name], replace_manifest=True)
+            reason = self._forced[name]
+            return self._step(name, "forced", reason.text, reasons=(reason,), replace_manifest=True)
         manifest, distrust = self._asked[name]
-        distrust = rejected or distrust
+        known = rejected or (Reason("damaged", distrust) if distrust else None)
+        reasons = (known,) if known else ()
         stale = manifest is not None or bool(distrust)
         if not indexes:
-            reason = distrust or "nothing is stored of it: it is new, or its parameters or its code changed"
-            return self._step(name, "compute", reason, replace_manifest=stale)
-        changed = next((p for p in self._graph.predecessors(name) if above[p].decision == "compute"), None)
-        reason = distrust or (
-            f"its input is new: '{changed}' above it is computed; rows that come out as before are reused"
-            if changed
-            else "parts of its output are stored, but not all that this input needs"
-        )
+            text = known.text if known else "nothing is stored of it"
+            return self._step(name, "compute", text, reasons=reasons, replace_manifest=stale)
         rows = sum(index.rows for _, index in indexes)
         return self._step(
-            name, "resume", reason, rows_known=rows, indexes=tuple(indexes), replace_manifest=stale
+            name,
+            "resume",
+            known.text if known else "rows that come out as before are reused",
+            reasons=reasons,
+            rows_known=rows,
+            indexes=tuple(indexes),
+            replace_manifest=stale,
         )
 
 
@@ -301,17 +335,18 @@ def output_keys(graph: Graph, functions: Mapping[str, StepFunction]) -> dict[str
     return keys
 
 
-def _forced_steps(graph: Graph, use_cache: bool) -> dict[str, str]:
+def _forced_steps(graph: Graph, use_cache: bool) -> dict[str, Reason]:
     """Steps that are computed anew, and why."""
-    forced: dict[str, str] = {}
+    forced: dict[str, Reason] = {}
     for name in graph.order():
         above = next((source for source in graph.predecessors(name) if source in forced), None)
         if not use_cache:
-            forced[name] = "run(use_cache=False)"
+            forced[name] = Reason("forced", "run(use_cache=False)")
         elif not graph.steps[name].use_cache:
-            forced[name] = "use_cache=False on this step"
+            forced[name] = Reason("forced", "use_cache=False on this step", steps=(name,))
         elif above:
-            forced[name] = f"'{above}' above it is computed anew"
+            text = f"'{above}' above it is computed anew"
+            forced[name] = Reason("forced", text, steps=forced[above].steps)
     return forced
 
 

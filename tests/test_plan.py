@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
 from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.records import FunctionRecord, LastRuns, RunRecord
 from distill_ray.cache.store import CacheStore
 from distill_ray.graph import Graph
 from distill_ray.plan import Plan, StepPlan, aggregated_signature, make_plan, sign
@@ -45,6 +46,8 @@ class MemoryCatalog:
     outputs: dict[tuple[FunctionId, str], Manifest] = field(default_factory=dict)
     distrusted: dict[str, str] = field(default_factory=dict)
     parts: dict[FunctionId, tuple[tuple[PartEntry, UnitIndex], ...]] = field(default_factory=dict)
+    runs: LastRuns = field(default_factory=LastRuns)
+    made_from: dict[FunctionId, FunctionRecord] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     listed: list[FunctionId] = field(default_factory=list)
 
@@ -57,6 +60,20 @@ class MemoryCatalog:
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
         self.listed.append(function)
         return self.parts.get(function, ())
+
+    def last_runs(self, pipeline: str) -> LastRuns:
+        return self.runs
+
+    def function_record(self, function: FunctionId) -> FunctionRecord | None:
+        return self.made_from.get(function)
+
+    def remember(self, plan: Plan, *, finished: bool = True) -> None:
+        """Keep what a run of this plan leaves beside its rows."""
+        run = RunRecord(plan.pipeline, "run-1", plan.records)
+        self.runs = LastRuns(run, run if finished else None)
+        for step in plan.steps:
+            signed = plan.functions[step.name]
+            self.made_from[step.function] = FunctionRecord(signed.preimage, signed.code)
 
     def store(self, plan: Plan, name: str, content: str = "", rows: int = 10) -> None:
         """Put a step's complete output in, made from what is stored of the steps above it."""
@@ -115,7 +132,7 @@ def filled(edges: dict[str, list[str]], *names: str) -> tuple[Graph, MemoryCatal
 def test_nothing_stored_means_that_everything_is_computed() -> None:
     plan = plan_of(graph_of(CHAIN), MemoryCatalog())
     assert decisions(plan) == dict.fromkeys(CHAIN, "compute")
-    assert plan["ask"].reason == "nothing is stored of it: it is new, or its parameters or its code changed"
+    assert plan["ask"].reason == "first run in this pipeline: nothing is stored of it"
     assert not plan.complete
 
 
@@ -140,18 +157,24 @@ def test_a_partial_hit_asks_each_step_once_and_lists_only_what_is_missing() -> N
 def test_parts_without_a_complete_output_are_resumed() -> None:
     graph, catalog = filled(CHAIN, "load")
     catalog.store_parts(plan_of(graph, catalog)["ask"], rows=7)
+    catalog.remember(plan_of(graph, catalog), finished=False)
     plan = plan_of(graph, catalog)
     assert decisions(plan) == {"load": "hit", "ask": "resume", "judge": "compute"}
     assert plan["ask"].rows_known == 7
-    assert plan["ask"].reason == "parts of its output are stored, but not all that this input needs"
+    assert plan["ask"].reason == (
+        "run run-1, which had it, did not finish it; rows that come out as before are reused"
+    )
+    assert [reason.kind for reason in plan["ask"].reasons] == ["unfinished"]
     assert not plan["ask"].replace_manifest
 
 
 def test_a_changed_step_in_the_middle_is_named_by_the_steps_below_it() -> None:
-    _, catalog = filled(CHAIN)
+    graph, catalog = filled(CHAIN)
+    catalog.remember(plan_of(graph, catalog))
     plan = plan_of(graph_of(CHAIN, ask=Node(name="ask", tag=99)), catalog)
     assert decisions(plan) == {"load": "hit", "ask": "compute", "judge": "resume"}
-    assert "'ask' above it is computed" in plan["judge"].reason
+    assert plan["ask"].reason == "CONFIG: tag: 1 -> 99"
+    assert plan["judge"].reason == "UPSTREAM: 'ask' (config); rows that come out as before are reused"
 
 
 def test_rows_to_compute_are_those_that_flow_in_where_they_are_known() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.records import FunctionRecord, LastRuns, read_function_record, read_last_runs
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import unreplaced
 from distill_ray.errors import CorruptObjectError
@@ -35,3 +36,11 @@ class StoreCatalog:
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
         """Return the unit indexes of the parts that any run left of this function."""
         return unreplaced(self.store.read_indexes(function, self.store.parts(function)))
+
+    def last_runs(self, pipeline: str) -> LastRuns:
+        """Return the steps of the pipeline's last runs."""
+        return read_last_runs(self.store.storage, pipeline)
+
+    def function_record(self, function: FunctionId) -> FunctionRecord | None:
+        """Return what a function was made from."""
+        return read_function_record(self.store.storage, function)

@@ -6,7 +6,7 @@ Works on what `distill_ray.signature.encode.describe` gives, also after a way th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from distill_ray.signature.encode import step_into
@@ -23,11 +23,13 @@ class Change:
         path: where it is, such as ``llm.generation_kwargs.stop[2]``.
         old: its described value before, or `MISSING`.
         new: its described value now, or `MISSING`.
+        within: the kinds that hold it, outermost first, such as ``("step", "model")``.
     """
 
     path: str
     old: Any
     new: Any
+    within: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 def changes(old: Any, new: Any, path: str = "") -> tuple[Change, ...]:
@@ -39,22 +41,24 @@ def changes(old: Any, new: Any, path: str = "") -> tuple[Change, ...]:
         >>> changes({"a": 1, "b": 2}, {"a": 1, "b": 3})
         (Change(path='b', old=2, new=3),)
     """
-    return tuple(_changes(old, new, path))
+    return tuple(_changes(old, new, path, ()))
 
 
-def _changes(old: Any, new: Any, path: str) -> Iterator[Change]:
+def _changes(old: Any, new: Any, path: str, within: tuple[str, ...]) -> Iterator[Change]:
     if isinstance(old, dict) and isinstance(new, dict) and _kind(old) == _kind(new):
+        kind = _kind(old)
+        inside = within if kind is None else (*within, kind.removeprefix("$"))
         for key in sorted({*old, *new}):
-            inner = path if key == _kind(old) else _joined(path, key)
+            inner = path if key == kind else _joined(path, key)
             if key in old and key in new:
-                yield from _changes(old[key], new[key], inner)
+                yield from _changes(old[key], new[key], inner, inside)
             else:
-                yield Change(inner, old.get(key, MISSING), new.get(key, MISSING))
+                yield Change(inner, old.get(key, MISSING), new.get(key, MISSING), inside)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, now) in enumerate(zip(old, new, strict=True)):
-            yield from _changes(before, now, f"{path}[{index}]")
+            yield from _changes(before, now, f"{path}[{index}]", within)
     elif type(old) is not type(new) or repr(old) != repr(new):  # 0.0 == -0.0
-        yield Change(path, old, new)
+        yield Change(path, old, new, within)
 
 
 def _kind(described: dict[str, Any]) -> str | None:

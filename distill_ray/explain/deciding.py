@@ -1,0 +1,181 @@
+"""Compares the steps of a plan with those of the pipeline's last runs, to say why each has to run.
+
+Reads one small record of the pipeline, and one of each step whose function changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.records import FunctionRecord, LastRuns, RunRecord, StepRecord
+from distill_ray.explain.difference import function_reasons
+from distill_ray.explain.reason import Reason
+from distill_ray.steps.signing import StepFunction
+
+AtOnce: TypeAlias = Callable[[Callable[[str], tuple[Reason, ...]], list[str]], list[tuple[Reason, ...]]]
+"""Asks something about several steps at the same time."""
+
+
+class History(Protocol):
+    """What is remembered of earlier runs."""
+
+    def last_runs(self, pipeline: str) -> LastRuns:
+        """Return the steps of the pipeline's last runs."""
+
+    def function_record(self, function: FunctionId) -> FunctionRecord | None:
+        """Return what a function was made from."""
+
+
+@dataclass(frozen=True)
+class StepNow:
+    """A step as it is now.
+
+    Attributes:
+        record: function, output key and predecessors.
+        signed: what its signature was made from.
+    """
+
+    record: StepRecord
+    signed: StepFunction
+
+
+def match_steps(now: Mapping[str, StepNow], before: RunRecord) -> dict[str, str]:
+    """For each step the name of what it was before: the same name and class, or the same class in its place.
+
+    Args:
+        now: the steps by name, each after its predecessors.
+        before: the steps of an earlier run.
+    """
+    matched: dict[str, str] = {}
+    for name, step in now.items():
+        known = before.steps.get(name)
+        if known is not None and known.function.class_name == step.record.function.class_name:
+            matched[name] = name
+            continue
+        above = tuple(matched.get(source, "") for source in step.record.predecessors)
+        for other, candidate in before.steps.items():
+            taken = other in now or other in matched.values()
+            same_class = candidate.function.class_name == step.record.function.class_name
+            if not taken and same_class and candidate.predecessors == above:
+                matched[name] = other
+                break
+    return matched
+
+
+class Comparison:
+    """The steps of a plan beside those of the pipeline's last runs.
+
+    Args:
+        now: the steps by name, each after its predecessors.
+        runs: the last runs.
+    """
+
+    def __init__(self, now: Mapping[str, StepNow], runs: LastRuns) -> None:
+        self._now = now
+        self._runs = [run for run in (runs.finished, runs.latest) if run is not None]
+        self._finished = [run is runs.finished for run in self._runs]
+        self._matched = [match_steps(now, run) for run in self._runs]
+
+    def before(self, name: str) -> StepRecord | None:
+        """What the step was in the last run that finished, or else in one that began."""
+        for run, matched in self._paired():
+            if name in matched:
+                return run.steps[matched[name]]
+        return None
+
+    def interrupted(self, name: str) -> Reason | None:
+        """One of the last runs had the very same step with the same input: its output should be there."""
+        key = self._now[name].record.output_key
+        for finished, (run, matched) in zip(self._finished, self._paired(), strict=True):
+            if name in matched and run.steps[matched[name]].output_key == key:
+                if finished:
+                    return Reason("removed", f"its output, which run {run.run} finished, is gone")
+                return Reason("unfinished", f"run {run.run}, which had it, did not finish it")
+        return None
+
+    def _paired(self) -> list[tuple[RunRecord, dict[str, str]]]:
+        return list(zip(self._runs, self._matched, strict=True))
+
+    def changed(self, name: str) -> bool:
+        """Whether the step function is another one than before."""
+        before = self.before(name)
+        return before is not None and before.function != self._now[name].record.function
+
+    def upstream(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> Reason | None:
+        """The step is given other rows than before: name the steps where that begins."""
+        roots = self._roots(name, own)
+        if not roots:
+            return None
+        told = [f"'{root}' ({_kinds(own.get(root, ()))})" for root in roots]
+        return Reason("upstream", ", ".join(told), steps=roots)
+
+    def _roots(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> tuple[str, ...]:
+        before = self.before(name)
+        if before is None:
+            return ()
+        roots: dict[str, None] = {}
+        for source in self._now[name].record.predecessors:
+            known = self.before(source)
+            if known is None or known.function != self._now[source].record.function:
+                roots[source] = None
+            elif known.output_key != self._now[source].record.output_key:
+                roots.update(dict.fromkeys(self._roots(source, own) or (source,)))
+        if not roots and len(before.predecessors) != len(self._now[name].record.predecessors):
+            roots.update(dict.fromkeys(self._now[name].record.predecessors))
+        return tuple(roots)
+
+
+def _kinds(reasons: tuple[Reason, ...]) -> str:
+    return ", ".join(reason.kind for reason in reasons) or "new here"
+
+
+def reasons_of(
+    names: Iterable[str],
+    now: Mapping[str, StepNow],
+    pipeline: str,
+    history: History,
+    at_once: AtOnce,
+) -> dict[str, tuple[Reason, ...]]:
+    """Why each of these steps has to run.
+
+    Args:
+        names: the steps in question.
+        now: all steps by name, each after its predecessors.
+        pipeline: the pipeline's name.
+        history: what is remembered.
+        at_once: asks about several steps at the same time.
+    """
+    wanted = list(names)
+    if not wanted:
+        return {}
+    comparison = Comparison(now, history.last_runs(pipeline))
+    concerned = [name for name in now if comparison.changed(name)]
+
+    def changes_of(name: str) -> tuple[Reason, ...]:
+        before = comparison.before(name)
+        assert before is not None
+        return compare_functions(history.function_record(before.function), now[name].signed)
+
+    own = dict(zip(concerned, at_once(changes_of, concerned), strict=True))
+    return {name: _reasons(name, comparison, own) for name in wanted}
+
+
+def compare_functions(before: FunctionRecord | None, now: StepFunction) -> tuple[Reason, ...]:
+    """Why the step function is another one than before."""
+    if before is None:
+        return (Reason("unknown", "it changed, and what it was before is not stored"),)
+    found = function_reasons(before.preimage, now.preimage, before.code, now.code)
+    return found or (Reason("unknown", "it is as before, but signed by another version of distill_ray"),)
+
+
+def _reasons(name: str, comparison: Comparison, own: Mapping[str, tuple[Reason, ...]]) -> tuple[Reason, ...]:
+    if comparison.before(name) is None:
+        return (Reason("first run", "first run in this pipeline"),)
+    if (interrupted := comparison.interrupted(name)) is not None:
+        return (interrupted,)
+    above = comparison.upstream(name, own)
+    found = (*own.get(name, ()), *((above,) if above else ()))
+    return found or (Reason("unknown", "another output of it is stored, not the one that is wanted"),)
