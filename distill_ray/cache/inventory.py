@@ -1,0 +1,363 @@
+"""What a cache root holds, walked function by function: many listings at once, and only names in memory.
+
+A root may hold others (`paths.SUBROOT_FOLDERS`); each is walked like the first.
+"""
+
+from __future__ import annotations
+
+import calendar
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import orjson
+
+from distill_ray.cache import paths
+from distill_ray.cache.manifest import Manifest, PartEntry
+from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.store import READERS, CacheStore
+from distill_ray.errors import CorruptObjectError
+from distill_ray.storage import Storage
+
+AHEAD = 4 * READERS
+"""Functions or runs that are read, or wait for whoever asked, at once."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root, or one within it.
+
+    Attributes:
+        place: its path from the first root; empty for that.
+        store: what it holds.
+        others: roots that it is read together with: its manifests may name parts of theirs.
+    """
+
+    place: str
+    store: CacheStore
+    others: tuple[Storage, ...] = ()
+
+    def path(self, path: str) -> str:
+        """A path of this root as one of the first."""
+        return f"{self.place}/{path}" if self.place else path
+
+
+@dataclass(frozen=True)
+class StoredOutput:
+    """A manifest, without its segments.
+
+    Attributes:
+        path: where it stands in its root.
+        size: bytes of it.
+        function: the step function that made it.
+        output_key: what it was made from.
+        rows: number of rows.
+        run: the run that wrote it.
+        seconds: seconds of computing that its rows took.
+        input_tokens: tokens that models read for it.
+        output_tokens: tokens that models wrote for it.
+        parts: the parts it rests on.
+        private: whether it belongs to one run only, since it holds failed rows.
+    """
+
+    path: str
+    size: int
+    function: FunctionId
+    output_key: str
+    rows: int
+    run: str
+    seconds: float
+    input_tokens: int
+    output_tokens: int
+    parts: tuple[PartEntry, ...]
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is not what was written.
+
+    Attributes:
+        path: where it stands in its root.
+        kind: what is wrong, in one word or two.
+        what: what is wrong, in words.
+    """
+
+    path: str
+    kind: str
+    what: str
+
+
+@dataclass(frozen=True)
+class StoredFunction:
+    """All that is stored of one step function.
+
+    Attributes:
+        root: where.
+        function: which.
+        parts: bytes of each part, by name.
+        outputs: its outputs, those of one run only too.
+        damaged: manifests that cannot be read.
+        preimage: bytes of what its signature was made from; 0: there is none.
+        elsewhere: bytes of parts in the roots that this one is read together with.
+    """
+
+    root: Root
+    function: FunctionId
+    parts: Mapping[str, int]
+    outputs: tuple[StoredOutput, ...]
+    damaged: tuple[Damage, ...]
+    preimage: int
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its parts and manifests."""
+        own = sum(output.size for output in self.outputs if not output.private)
+        return sum(self.parts.values()) + own + self.preimage
+
+    def missing(self, output: StoredOutput) -> tuple[PartEntry, ...]:
+        """The parts of an output that are absent or have another size."""
+        return tuple(
+            part
+            for part in output.parts
+            if part.size not in (self.parts.get(part.name), self.elsewhere.get(part.name))
+        )
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What is stored of one run.
+
+    Attributes:
+        run: its id.
+        size: bytes of its folder.
+        beats: whether it has a heartbeat.
+        pipeline: its pipeline's name; empty where it left no record.
+        outputs: keys of the outputs that its record names.
+        private: outputs that belong to it only.
+        damaged: what of it cannot be read.
+    """
+
+    run: str
+    size: int
+    beats: bool
+    pipeline: str = ""
+    outputs: frozenset[str] = frozenset()
+    private: tuple[StoredOutput, ...] = ()
+    damaged: tuple[Damage, ...] = ()
+
+
+@dataclass
+class Uses:
+    """Which runs used which outputs: the newest run of each, by output key, and the pipelines' names."""
+
+    last: dict[str, str] = field(default_factory=dict)
+    pipelines: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def add(self, run: StoredRun) -> None:
+        """Take in what a run's record says."""
+        for key in run.outputs:
+            if begun(run.run) >= begun(self.last.get(key, run.run)):
+                self.last[key] = run.run
+            self.pipelines[key].add(run.pipeline)
+
+    def last_use(self, output: StoredOutput) -> str:
+        """The newest run that used an output: the one that wrote it, where no record names another."""
+        used = self.last.get(output.output_key, output.run)
+        return used if begun(used) >= begun(output.run) else output.run
+
+
+def begun(run: str) -> float:
+    """When a run began, in seconds since 1970, as its id says; infinity where it does not say."""
+    try:
+        return float(calendar.timegm(time.strptime(run[:15], "%Y%m%dT%H%M%S")))
+    except ValueError:
+        return math.inf
+
+
+def roots(storage: Storage, others: Iterable[Storage] = (), place: str = "") -> Iterator[Root]:
+    """Give the root and those within it."""
+    others = tuple(others)
+    yield Root(place, CacheStore(storage), others)
+    for kind in paths.SUBROOT_FOLDERS:
+        for name in storage.folders(kind):
+            folder = f"{kind}/{name}"
+            below = [other.below(folder) for other in others]
+            yield from roots(storage.below(folder), below, f"{place}/{folder}".lstrip("/"))
+
+
+def walk_functions(root: Root, private: Iterable[StoredOutput] = ()) -> Iterator[StoredFunction]:
+    """Give each function of a root.
+
+    Args:
+        root: the root.
+        private: outputs that belong to one run only, which stand elsewhere.
+    """
+    others: Mapping[FunctionId, list[StoredOutput]] = defaultdict(list)
+    for output in private:
+        others[output.function].append(output)
+    with ThreadPoolExecutor(READERS) as readers:
+
+        def read(folder: str) -> StoredFunction | None:
+            function = identify(root.store, folder)
+            return None if function is None else read_function(root, function, readers, others[function])
+
+        for found in in_order(read, root.store.storage.folders(paths.STEPS_FOLDER)):
+            if found is not None:
+                yield found
+
+
+def read_function(
+    root: Root,
+    function: FunctionId,
+    readers: ThreadPoolExecutor,
+    private: Iterable[StoredOutput] = (),
+) -> StoredFunction:
+    """Read what is stored of one function: three listings, and its manifests."""
+    storage = root.store.storage
+    sizes = storage.sizes(function.outputs_folder)
+    # An empty one hides that of another root, and is none itself.
+    manifests = _named(function.outputs_folder, [name for name, size in sizes.items() if size])
+    # Manifests before parts: a part is there before the manifest that names it.
+    outputs, damaged = _sorted(readers.map(lambda path: read_output(root.store, path), manifests))
+    wrong = [output for output in outputs if output.function != function]
+    return StoredFunction(
+        root=root,
+        function=function,
+        parts={part.name: part.size for part in root.store.parts(function) if part.size},
+        outputs=(*(output for output in outputs if output.function == function), *private),
+        damaged=(*damaged, *(_misplaced(output.path) for output in wrong)),
+        preimage=storage.sizes(function.folder).get("signature.json", 0),
+        elsewhere={
+            part.name: part.size for other in root.others for part in CacheStore(other).parts(function)
+        },
+    )
+
+
+def read_output(store: CacheStore, path: str, *, private: bool = False) -> StoredOutput | Damage | None:
+    """Read a manifest without its segments; None where it is gone by now."""
+    try:
+        data = store.storage.read(path)
+        manifest = Manifest.from_json(data, path)
+    except FileNotFoundError:
+        return None
+    except CorruptObjectError as error:
+        return Damage(path, "corrupt manifest", str(error))
+    if not path.endswith(f"/{paths.safe_name(manifest.output_key)}{paths.RECORD_ENDING}"):
+        return _misplaced(path)
+    return StoredOutput(
+        path=path,
+        size=len(data),
+        function=manifest.function,
+        output_key=manifest.output_key,
+        rows=manifest.rows,
+        run=manifest.run,
+        seconds=manifest.seconds,
+        input_tokens=manifest.input_tokens,
+        output_tokens=manifest.output_tokens,
+        parts=manifest.parts,
+        private=private,
+    )
+
+
+def identify(store: CacheStore, folder: str) -> FunctionId | None:
+    """Name the function whose folder, right below ``steps``, this is; None: it is no function's."""
+    if (function := paths.function_in(folder)) is not None:
+        return function
+    # A class whose name is no path element: its preimage says what it is called.
+    record = read_record(store, paths.signature_file_in(folder))
+    if not isinstance(record, dict) or not isinstance(record.get("class"), str):
+        return None
+    function = FunctionId(record["class"], folder.rpartition("-")[2])
+    return function if function.folder == f"{paths.STEPS_FOLDER}/{folder}" else None
+
+
+def walk_runs(root: Root) -> Iterator[StoredRun]:
+    """Give each run of a root."""
+    yield from in_order(lambda run: read_run(root.store, run), root.store.storage.folders(paths.RUNS_FOLDER))
+
+
+def read_run(store: CacheStore, run: str) -> StoredRun:
+    """Read a run's record and the outputs that belong to it only."""
+    folder = paths.run_folder(run)
+    sizes = store.storage.sizes(folder)
+    private = store.storage.sizes(f"{folder}/outputs")
+    found = [read_output(store, path, private=True) for path in _named(f"{folder}/outputs", private)]
+    outputs, damaged = _sorted(found)
+    record = read_record(store, f"{folder}/run.json") if "run.json" in sizes else None
+    if isinstance(record, Damage):
+        damaged.append(record)
+        record = None
+    pipeline, keys = _named_outputs(record or {})
+    return StoredRun(
+        run=run,
+        size=sum(sizes.values()) + sum(private.values()),
+        beats="heartbeat.json" in sizes,
+        pipeline=pipeline,
+        outputs=keys,
+        private=tuple(outputs),
+        damaged=tuple(damaged),
+    )
+
+
+def read_record(store: CacheStore, path: str) -> dict[str, Any] | Damage | None:
+    """Read a JSON object; None where it is gone by now."""
+    try:
+        record = orjson.loads(store.storage.read(path))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        return Damage(path, "corrupt record", f"it is no JSON: {error}")
+    return record if isinstance(record, dict) else Damage(path, "corrupt record", "it is no JSON object")
+
+
+def in_order(work: Callable[[A], B], items: Iterable[A], threads: int = READERS) -> Iterator[B]:
+    """Do work on several threads, a bounded number of items ahead; give the results in order."""
+    waiting: deque[Future[B]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _named(folder: str, sizes: Iterable[str]) -> list[str]:
+    return [f"{folder}/{name}" for name in sorted(sizes) if name.endswith(paths.RECORD_ENDING)]
+
+
+def _sorted(found: Iterable[StoredOutput | Damage | None]) -> tuple[list[StoredOutput], list[Damage]]:
+    """Outputs, and those that could not be read."""
+    outputs: list[StoredOutput] = []
+    damaged: list[Damage] = []
+    for each in found:
+        if isinstance(each, Damage):
+            damaged.append(each)
+        elif each is not None:
+            outputs.append(each)
+    return outputs, damaged
+
+
+def _misplaced(path: str) -> Damage:
+    return Damage(path, "swapped", "it is the manifest of another output")
+
+
+def _named_outputs(record: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """The pipeline and the output keys that a run's record names; one of another version names none."""
+    steps = record.get("steps")
+    named = steps.values() if isinstance(steps, dict) else ()
+    keys = {step.get("output_key") for step in named if isinstance(step, dict)}
+    return str(record.get("pipeline") or ""), frozenset(key for key in keys if key and isinstance(key, str))
