@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 FORMAT_FILE = "format.json"
 
@@ -90,6 +90,21 @@ def finished_record(name: str) -> str:
     return f"pipelines/{safe_name(name)}/finished.json"
 
 
+def scope_folder(pipeline: str) -> str:
+    """Where what a pipeline keeps to itself stands: a root of its own."""
+    return f"scopes/{_caseless_name(pipeline)}"
+
+
+def salted_folder(salt: str) -> str:
+    """Where everything stands while the root has this salt: a root of its own."""
+    return f"salted/{hashlib.sha256(salt.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def probe(name: str) -> str:
+    """An object that is written to see what the storage does, and removed."""
+    return f"probes/{safe_name(name)}"
+
+
 def run_folder(run: str) -> str:
     """Where a run's record and events stand."""
     return f"runs/{safe_name(run)}"
@@ -122,7 +137,19 @@ def safe_name(name: str) -> str:
     if is_safe_name(name) and len(name) <= _MAX_LENGTH:
         return name
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_MAX_LENGTH].lstrip(".")
-    return f"{plain}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+    return f"{plain}~{_digest(name)}"
+
+
+def _caseless_name(name: str) -> str:
+    """As `safe_name`, and different where disks see no difference between capitals and small letters."""
+    element = safe_name(name)
+    if element == element.lower() or "~" in element:
+        return element
+    return f"{element}~{_digest(name)}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def is_safe_name(name: str) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -23,11 +23,10 @@ from distill_ray.cache.part import (
     encode_part,
     footer_size,
 )
-from distill_ray.cache.paths import FORMAT_FILE, FORMAT_VERSION, PART_ENDING, FunctionId, is_safe_name
-from distill_ray.errors import CorruptObjectError, FormatVersionError, StorageError
+from distill_ray.cache.paths import PART_ENDING, FunctionId, is_safe_name
+from distill_ray.cache.root_settings import RootSettings, claim
+from distill_ray.errors import CorruptObjectError, StorageError
 from distill_ray.storage import Storage
-
-_FORMAT = {"format": FORMAT_VERSION}
 
 READERS = 16
 """Threads that fetch small objects at once: an object store answers in tens of milliseconds."""
@@ -38,29 +37,17 @@ TAIL = 64 * 1024
 
 @dataclass(frozen=True)
 class CacheStore:
-    """Reads and writes the objects of one cache root."""
+    """Reads and writes the objects of one cache root.
+
+    Attributes:
+        storage: where the objects are.
+        settings: those of the root.
+        home: the root whose settings these are, where ``storage`` is a part of it or several together.
+    """
 
     storage: Storage
-
-    def check_format(self) -> None:
-        """Refuse a root that another format wrote; an empty one is fine.
-
-        Raises:
-            FormatVersionError: the root's format is not ours.
-        """
-        try:
-            found = self.storage.read(FORMAT_FILE)
-        except FileNotFoundError:
-            return
-        try:
-            known = orjson.loads(found) == _FORMAT
-        except ValueError:
-            known = False
-        if not known:
-            raise FormatVersionError(
-                f"The cache root {self.storage.url} has format {found[:200]!r}; this version of distill_ray "
-                f"writes format {FORMAT_VERSION}. Use another `cache_dir`, or the version that made it."
-            )
+    settings: RootSettings = field(default_factory=RootSettings, hash=False)
+    home: Storage | None = None
 
     def claim(self) -> None:
         """Mark an empty root as one of our format, before anything else is written to it.
@@ -68,8 +55,7 @@ class CacheStore:
         Raises:
             FormatVersionError: another format was quicker.
         """
-        self.storage.put_if_absent(FORMAT_FILE, orjson.dumps(_FORMAT))
-        self.check_format()
+        claim(self.home or self.storage)
 
     def read_manifest(self, function: FunctionId, output_key: str) -> Manifest | None:
         """Return the manifest of an output if it is complete, else None.

@@ -20,13 +20,13 @@ QUESTIONS = (
 )
 
 
-def demo_pipeline(cache_dir: str | None = None) -> Pipeline:
+def demo_pipeline(cache_dir: tuple[str, ...] = ()) -> Pipeline:
     """Six questions and a model of 135 million parameters."""
     from distill_ray.models import LlamaCppLLM
     from distill_ray.steps import LoadDataFromDicts, StepResources
     from distill_ray.steps.tasks import TextGeneration
 
-    with Pipeline(name="demo", cache_dir=cache_dir) as pipeline:
+    with Pipeline(name="demo", cache_dir=cache_dir or None) as pipeline:
         load_data = LoadDataFromDicts(
             name="load_data", data=[{"instruction": question} for question in QUESTIONS]
         )

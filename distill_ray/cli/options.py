@@ -24,13 +24,13 @@ class Options:
 
     Attributes:
         as_json: print one JSON document instead of text.
-        cache_dir: the cache root to use instead of the pipeline's own.
+        cache_dir: the cache roots to use instead of the pipeline's own; may be empty.
         use_cache: False computes every step anew.
         params: ``STEP.FIELD=VALUE`` texts.
     """
 
     as_json: bool
-    cache_dir: str | None
+    cache_dir: tuple[str, ...]
     use_cache: bool
     params: tuple[str, ...]
 
@@ -40,7 +40,12 @@ def common_options(command: Callable[..., Record]) -> Callable[..., Record]:
 
     @functools.wraps(command)
     def gathered(
-        *, as_json: bool, cache_dir: str | None, no_cache: bool, params: tuple[str, ...], **others: Any
+        *,
+        as_json: bool,
+        cache_dir: tuple[str, ...],
+        no_cache: bool,
+        params: tuple[str, ...],
+        **others: Any,
     ) -> Record:
         return command(options=Options(as_json, cache_dir, not no_cache, params), **others)
 
@@ -56,8 +61,10 @@ def common_options(command: Callable[..., Record]) -> Callable[..., Record]:
         click.option("--no-cache", is_flag=True, help="Compute every step anew (and store it)."),
         click.option(
             "--cache-dir",
+            multiple=True,
             metavar="URL",
-            help="Path or URL of the cache root, such as gs://bucket/prefix. "
+            help="Path or URL of the cache root, such as gs://bucket/prefix. Given several times, all are "
+            "read, in this order, and the first is written to. "
             "[default: the pipeline's own, $DISTILL_RAY_CACHE_DIR or ~/.cache/distill_ray]",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),

@@ -19,12 +19,12 @@ class ScriptError(Exception):
         super().__init__(f"{path} raised while it was read.\n\n{user_traceback(error)}")
 
 
-def load_pipeline(target: str, cache_dir: str | None = None) -> Pipeline:
+def load_pipeline(target: str, cache_dir: tuple[str, ...] = ()) -> Pipeline:
     """Load ``SCRIPT[:PIPELINE]``.
 
     Args:
         target: the script, and the variable or name of the pipeline where it has several.
-        cache_dir: the cache root to use instead of the pipeline's own.
+        cache_dir: the cache roots to use instead of the pipeline's own; may be empty.
 
     Raises:
         ParameterError: there is no such script, or not exactly one pipeline of that name in it.

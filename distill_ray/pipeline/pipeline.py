@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextvars import Token
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,7 @@ from distill_ray.types import METADATA
 
 if TYPE_CHECKING:
     from distill_ray.distiset import Distiset
-    from distill_ray.pipeline.running import Engine, RunRequest
+    from distill_ray.pipeline.running import CacheDir, CacheScope, Engine, RunRequest
     from distill_ray.plan import Plan
 
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -45,21 +46,27 @@ class Pipeline:
         name: unique among your pipelines; without one it is made from the steps' signatures.
         description: for readers.
         cache_dir: path or fsspec URL of the cache root; by default ``$DISTILL_RAY_CACHE_DIR``, else
-            ``~/.cache/distill_ray``.
+            ``~/.cache/distill_ray``. Of several, all are read, in this order, and the first is written to.
         enable_metadata: keep the column ``distilabel_metadata`` in the Distiset.
         requirements: packages that the steps need, as pip writes them; for readers of a saved pipeline.
-        storage_options: for the cache root's filesystem (credentials); never written anywhere.
+        storage_options: for the cache roots' filesystem (credentials); never written anywhere.
+        cache_scope: ``"shared"`` by all pipelines that use the cache, or kept to this ``"pipeline"``, which
+            then needs a name: it neither finds what others computed nor do they find what it does.
+        cache_read_only: write nothing into the cache, and so compute nothing: what is not there is an error.
+
     """
 
     def __init__(
         self,
         name: str | None = None,
         description: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
+        cache_dir: CacheDir | None = None,
         enable_metadata: bool = False,
         requirements: list[str] | None = None,
         *,
         storage_options: Mapping[str, Any] | None = None,
+        cache_scope: CacheScope = "shared",
+        cache_read_only: bool = False,
     ) -> None:
         self._name = name
         self.description = description
@@ -67,6 +74,8 @@ class Pipeline:
         self.enable_metadata = enable_metadata
         self.requirements = list(requirements or [])
         self.storage_options = dict(storage_options or {})
+        self.cache_scope = cache_scope
+        self.cache_read_only = cache_read_only
         self.graph = Graph()
         self._outer: list[Token[StepRegistry | None]] = []
 
@@ -145,7 +154,7 @@ class Pipeline:
 
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
         listeners = (make_progress(progress, redraw=engine != "inline"),)
-        return self._run(self._request(graph, use_cache=use_cache, engine=engine, listeners=listeners))
+        return _run(self, self._request(graph, use_cache=use_cache, engine=engine, listeners=listeners))
 
     def dry_run(
         self,
@@ -167,8 +176,9 @@ class Pipeline:
         sources = [name for name, step in graph.steps.items() if step.is_generator]
         graph = with_parameters(graph, {name: {"batch_size": batch_size} for name in sources})
         with tempfile.TemporaryDirectory(prefix="distill_ray-dry-run-") as folder:
-            request = self._request(graph, engine=engine, cache_dir=folder, max_batches=1)
-            return self._run(request).in_memory()
+            request = self._request(graph, engine=engine, max_batches=1)
+            elsewhere = replace(request, cache_dir=folder, cache_scope="shared", cache_read_only=False)
+            return _run(self, elsewhere).in_memory()
 
     def plan(
         self,
@@ -187,20 +197,14 @@ class Pipeline:
     def _request(self, graph: Graph, **options: Any) -> RunRequest:
         from distill_ray.pipeline.running import RunRequest
 
-        options.setdefault("cache_dir", self.cache_dir)
-        return RunRequest(self._name, graph, storage_options=self.storage_options, **options)
-
-    def _run(self, request: RunRequest) -> Distiset:
-        from distill_ray.distiset import Distiset, PipelineOrigin
-        from distill_ray.pipeline.running import run
-
-        result = run(request)
-        return Distiset.from_run(
-            result.store,
-            result.leaves,
-            report=result.report,
-            origin=PipelineOrigin.of(result.plan.graph, result.plan.pipeline, self.description),
-            hidden=() if self.enable_metadata else (METADATA,),
+        return RunRequest(
+            self._name,
+            graph,
+            cache_dir=self.cache_dir,
+            cache_scope=self.cache_scope,
+            cache_read_only=self.cache_read_only,
+            storage_options=self.storage_options,
+            **options,
         )
 
     def dump(self) -> dict[str, Any]:
@@ -287,3 +291,17 @@ def _prepared(graph: Graph, parameters: Parameters | None, dataset: Any, dataset
     check(graph)
     check_given(graph)
     return graph
+
+
+def _run(pipeline: Pipeline, request: RunRequest) -> Distiset:
+    from distill_ray.distiset import Distiset, PipelineOrigin
+    from distill_ray.pipeline.running import run
+
+    result = run(request)
+    return Distiset.from_run(
+        result.store,
+        result.leaves,
+        report=result.report,
+        origin=PipelineOrigin.of(result.plan.graph, result.plan.pipeline, pipeline.description),
+        hidden=() if pipeline.enable_metadata else (METADATA,),
+    )

@@ -5,26 +5,29 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from distill_ray.cache import paths
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest
+from distill_ray.cache.roots import open_cache
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.writer import WriterSettings
 from distill_ray.engine.execution import Executor, RunSettings, execute
-from distill_ray.errors import ParameterError, RunInterruptedError
+from distill_ray.errors import ParameterError, RunInterruptedError, StorageError
 from distill_ray.events import Listener, RunEvent, RunFinished, RunStarted, StepDecided
 from distill_ray.graph import Graph
 from distill_ray.observe.recorder import Recorder
 from distill_ray.observe.report import RunReport
+from distill_ray.pipeline.run_records import RunRecords
 from distill_ray.plan import Plan, make_plan
-from distill_ray.storage import open_storage
+from distill_ray.storage import ReadOnlyStorage, open_storage
 
 Engine: TypeAlias = Literal["ray", "inline"]
+CacheScope: TypeAlias = Literal["shared", "pipeline"]
+CacheDir: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 CACHE_DIR_VARIABLE = "DISTILL_RAY_CACHE_DIR"
 FLUSH_VARIABLE = "DISTILL_RAY_FLUSH_SECONDS"
@@ -37,8 +40,10 @@ class RunRequest:
     Attributes:
         pipeline: the pipeline's name, if it was given one.
         graph: the checked graph, with the run's parameters.
-        cache_dir: URL or path of the cache root; None takes the default.
-        storage_options: for the root's filesystem.
+        cache_dir: URL or path of the cache root, or of several; None takes the default.
+        cache_scope: whether other pipelines share the outputs.
+        cache_read_only: write nothing, and compute nothing.
+        storage_options: for the roots' filesystem.
         use_cache: False computes everything anew.
         engine: ``"ray"`` or ``"inline"``.
         listeners: who else hears of the run's events.
@@ -47,7 +52,9 @@ class RunRequest:
 
     pipeline: str | None
     graph: Graph
-    cache_dir: str | os.PathLike[str] | None = None
+    cache_dir: CacheDir | None = None
+    cache_scope: CacheScope = "shared"
+    cache_read_only: bool = False
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     use_cache: bool = True
     engine: Engine = "ray"
@@ -65,17 +72,42 @@ class RunResult:
     report: RunReport
 
 
-def cache_root(cache_dir: str | os.PathLike[str] | None) -> str:
-    """The root to use: the one given, else ``DISTILL_RAY_CACHE_DIR``, else ``~/.cache/distill_ray``."""
-    given = os.fspath(cache_dir) if cache_dir is not None else os.environ.get(CACHE_DIR_VARIABLE)
-    return given or str(Path.home() / ".cache" / "distill_ray")
+def cache_roots(cache_dir: CacheDir | None) -> list[str]:
+    """The roots to use: those given, else ``DISTILL_RAY_CACHE_DIR``, else ``~/.cache/distill_ray``."""
+    if cache_dir is None:
+        return [os.environ.get(CACHE_DIR_VARIABLE) or str(Path.home() / ".cache" / "distill_ray")]
+    given = [cache_dir] if isinstance(cache_dir, str | os.PathLike) else list(cache_dir)
+    roots = [os.fspath(each) for each in given]
+    if not roots or not all(roots):
+        raise ParameterError(f"`cache_dir` must be a path or URL, or a list of these, not {cache_dir!r}.")
+    return roots
 
 
 def open_store(request: RunRequest) -> CacheStore:
-    """Open the request's cache root, refusing one of another format."""
-    store = CacheStore(open_storage(cache_root(request.cache_dir), request.storage_options))
-    store.check_format()
-    return store
+    """Open the request's cache roots, refusing those of another format.
+
+    Raises:
+        ParameterError: a scope is asked for by a pipeline without a name.
+    """
+    roots = [open_storage(url, request.storage_options) for url in cache_roots(request.cache_dir)]
+    if request.cache_read_only:
+        roots = [ReadOnlyStorage(root) for root in roots]
+    return open_cache(roots, _scope(request))
+
+
+def _scope(request: RunRequest) -> str | None:
+    if request.cache_scope not in get_args(CacheScope):
+        raise ParameterError(
+            f"There is no cache_scope '{request.cache_scope}': choose 'shared' or 'pipeline'."
+        )
+    if request.cache_scope == "shared":
+        return None
+    if not request.pipeline:
+        raise ParameterError(
+            "A pipeline that keeps its outputs to itself (cache_scope='pipeline') needs a name that stays "
+            "the same when its steps change: Pipeline(name=...)."
+        )
+    return request.pipeline
 
 
 def plan_run(request: RunRequest, store: CacheStore) -> Plan:
@@ -88,6 +120,7 @@ def run(request: RunRequest) -> RunResult:
 
     Raises:
         ParameterError: there is no such engine.
+        StorageError: a root cannot be read or written, or is read-only and does not hold everything.
         StepError: a step raised; what was finished is stored.
         RunInterruptedError: the run was stopped; likewise.
     """
@@ -97,13 +130,16 @@ def run(request: RunRequest) -> RunResult:
     store = open_store(request)
     plan = plan_run(request, store)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    if request.cache_read_only:
+        _check_complete(plan, store)
+    records = RunRecords(None if request.cache_read_only else store, plan, run_id)
     report = RunReport()
-    recorder = Recorder(lambda name, data: store.write_run_file(run_id, name, data))
+    recorder = Recorder(records.write_file)
     emit = _fan_out((report.listen, recorder.listen, *request.listeners))
     emit(RunStarted(run_id, plan.pipeline, store.storage.url, _decisions(plan)))
     status, error = "failed", ""
     try:
-        manifests = _execute(request, plan, store, run_id, emit)
+        manifests = _execute(request, plan, store, records, emit)
         status = "complete"
     except BaseException as exception:
         interrupted = isinstance(exception, RunInterruptedError | KeyboardInterrupt)
@@ -112,21 +148,33 @@ def run(request: RunRequest) -> RunResult:
     finally:
         emit(RunFinished(run_id, status, time.monotonic() - started, error))
         recorder.flush()
-        store.write_run_file(run_id, "run.json", report.model_dump_json(indent=1).encode())
+        records.write_file("run.json", report.model_dump_json(indent=1).encode())
     leaves = {name: manifests[name] for name in plan.graph.leaves()}
-    _record_pipeline(store, plan, leaves, run_id)
+    records.write_finished(leaves)
     return RunResult(store, plan, leaves, report)
 
 
+def _check_complete(plan: Plan, store: CacheStore) -> None:
+    """Refuse to compute where nothing may be written."""
+    missing = [step for step in plan.steps if step.runs]
+    if missing:
+        listed = "".join(f"\n  '{step.name}': {step.decision}, {step.reason}" for step in missing)
+        raise StorageError(
+            f"{store.storage.url} was opened for reading only (cache_read_only) and does not hold all that "
+            f"is asked for. These steps would have to run:{listed}\nTo compute them into a root of your own "
+            f"and read this one too: cache_dir=['my-cache', '{store.storage.url}'], without cache_read_only."
+        )
+
+
 def _execute(
-    request: RunRequest, plan: Plan, store: CacheStore, run_id: str, emit: Listener
+    request: RunRequest, plan: Plan, store: CacheStore, records: RunRecords, emit: Listener
 ) -> Mapping[str, Manifest]:
     if not plan.complete:
         store.claim()
-    _write_records(store, {paths.latest_record(plan.pipeline): _steps_record(plan, run_id)})
+    records.write_begun()
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
-    settings = RunSettings(run_id, writer=writer_settings(), max_batches=request.max_batches)
+    settings = RunSettings(records.run, writer=writer_settings(), max_batches=request.max_batches)
     return execute(plan, store, _executor(request.engine), settings, emit)
 
 
@@ -174,46 +222,3 @@ def _fan_out(listeners: tuple[Listener, ...]) -> Listener:
             listener(event)
 
     return emit
-
-
-def _record_pipeline(store: CacheStore, plan: Plan, leaves: Mapping[str, Manifest], run_id: str) -> None:
-    """Remember what a finished run came to."""
-    record = {
-        "name": plan.pipeline,
-        "signature": plan.signature,
-        "aggregated_steps_signature": plan.aggregated,
-        "run": run_id,
-        "leaves": {
-            name: {
-                "class": manifest.function.class_name,
-                "function": manifest.function.signature,
-                "output_key": manifest.output_key,
-                "rows": manifest.rows,
-            }
-            for name, manifest in leaves.items()
-        },
-    }
-    records = {
-        paths.pipeline_record(plan.pipeline, plan.signature, plan.aggregated): record,
-        paths.finished_record(plan.pipeline): _steps_record(plan, run_id),
-    }
-    _write_records(store, records)
-
-
-def _steps_record(plan: Plan, run_id: str) -> dict[str, Any]:
-    """The steps of a run: what a later plan compares its own with, to say what changed."""
-    steps = {
-        step.name: {
-            "class": step.function.class_name,
-            "function": step.function.signature,
-            "output_key": step.output_key,
-            "predecessors": list(plan.graph.predecessors(step.name)),
-        }
-        for step in plan.steps
-    }
-    return {"name": plan.pipeline, "run": run_id, "steps": steps}
-
-
-def _write_records(store: CacheStore, records: Mapping[str, Mapping[str, Any]]) -> None:
-    for path, record in records.items():
-        store.write_record(path, record)

@@ -5,10 +5,22 @@ Nothing else in distill_ray uses fsspec.
 
 from __future__ import annotations
 
+from distill_ray.storage.layered import LayeredStorage
 from distill_ray.storage.local import LocalStorage
 from distill_ray.storage.objects import ObjectStorage
 from distill_ray.storage.protocol import Storage
+from distill_ray.storage.read_only import ReadOnlyStorage
 from distill_ray.storage.root import open_storage
 from distill_ray.storage.urls import expand, identity, open_url
 
-__all__ = ["LocalStorage", "ObjectStorage", "Storage", "expand", "identity", "open_storage", "open_url"]
+__all__ = [
+    "LayeredStorage",
+    "LocalStorage",
+    "ObjectStorage",
+    "ReadOnlyStorage",
+    "Storage",
+    "expand",
+    "identity",
+    "open_storage",
+    "open_url",
+]

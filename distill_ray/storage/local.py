@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill_ray.storage.protocol import storage_errors
 
 _TEMPORARY = ".tmp-"
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
+"""What a disk without hard links says: FAT, some network shares and most buckets mounted as folders."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class LocalStorage:
                 os.link(temporary, self._at(path))
             except FileExistsError:
                 return self._at(path).read_bytes() == data
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                temporary.replace(self._at(path))
             return True
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -67,6 +75,10 @@ class LocalStorage:
         for path in paths:
             with self._errors("delete", path):
                 self._at(path).unlink(missing_ok=True)
+
+    def below(self, folder: str) -> LocalStorage:
+        """See `Storage.below`."""
+        return replace(self, url=f"{self.url}/{folder}")
 
     def _files(self, folder: str) -> dict[str, int]:
         with self._errors("list", folder), self._entries(folder) as entries:

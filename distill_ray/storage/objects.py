@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill_ray.storage.filesystem import open_filesystem
@@ -53,6 +53,8 @@ class ObjectStorage:
         with self._errors("write", path):
             try:
                 self._send(path, data, mode="create")
+            except (NotImplementedError, TypeError):  # a file system that knows no such mode
+                self._send(path, data)
             except Exception:
                 # After a lost reply the client tries again and meets its own object, or gives up on a
                 # write that was made: what is there now decides.
@@ -78,6 +80,10 @@ class ObjectStorage:
         """See `Storage.delete`."""
         with ThreadPoolExecutor(_DELETERS) as pool:
             list(pool.map(self._delete, paths))
+
+    def below(self, folder: str) -> ObjectStorage:
+        """See `Storage.below`."""
+        return replace(self, url=f"{self.url}/{folder}")
 
     def _list(self, folder: str) -> list[dict[str, Any]]:
         """What stands right below a folder: one listing with a delimiter."""

@@ -32,7 +32,8 @@ class Storage(Protocol):
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Write the object unless there is one; say whether what is there now is ``data``.
 
-        Of several callers with different data, at once or one after another, exactly one is told True.
+        Of several callers with different data, at once or one after another, exactly one is told True. Where
+        the store cannot do that it replaces what is there, as `publish` does, and tells each of them True.
         """
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -53,6 +54,9 @@ class Storage(Protocol):
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove the objects; one that is gone already is no error."""
+
+    def below(self, folder: str) -> Storage:
+        """Return the storage whose root is this folder."""
 
 
 @contextmanager

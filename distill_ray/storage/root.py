@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from distill_ray.storage.protocol import Storage
 
 _LOCAL = ("file://", "local://")
 
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/(?!/).*)")
+"""What `Path` makes of a URL. One letter is no scheme; a folder of such a name is meant by ``./``."""
+
 
 def open_storage(url: str, storage_options: Mapping[str, Any] | None = None) -> Storage:
     """Open a cache root. Nothing is read or written yet.
@@ -23,8 +27,13 @@ def open_storage(url: str, storage_options: Mapping[str, Any] | None = None) -> 
         storage_options: given to the fsspec file system; never written anywhere.
 
     Raises:
-        StorageError: the URL has a password in it.
+        StorageError: the URL has a password in it, or a slash too few.
     """
+    if found := _ONE_SLASH.fullmatch(url):
+        raise StorageError(
+            f"The cache root '{url}' has one slash after '{found[1]}:' (a `Path` of a URL has, too): give "
+            f"'{found[1]}:/{found[2]}' as a text, or './{url}' for a folder of that name."
+        )
     if "://" not in url or url.startswith(_LOCAL):
         return LocalStorage(str(Path(url.split("://", 1)[-1]).expanduser().absolute()))
     parts = urlsplit(url)

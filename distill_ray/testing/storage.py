@@ -132,6 +132,14 @@ class StorageContract:
         storage.publish(path, b"data")
         assert storage.read(path) == b"data"
 
+    def test_a_folder_is_a_storage_of_its_own(self, storage: Storage) -> None:
+        below = storage.below("folder/a")
+        assert below.url == f"{storage.url}/folder/a"
+        assert below.sizes("") == {}
+        below.publish("b/object", b"data")
+        assert storage.read("folder/a/b/object") == below.read("b/object") == b"data"
+        assert below.folders("") == ["b"]
+
     def test_a_copy_that_was_sent_elsewhere_reads_and_writes_the_same_place(self, storage: Storage) -> None:
         storage.publish("object", b"data")
         copy: Storage = pickle.loads(pickle.dumps(storage))  # noqa: S301 - our own bytes

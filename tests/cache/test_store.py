@@ -20,7 +20,7 @@ from distill_ray.cache.paths import FunctionId, pipeline_record
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import TAIL, CacheStore
 from distill_ray.cache.units import StoredUnits
-from distill_ray.errors import CorruptObjectError, FormatVersionError
+from distill_ray.errors import CorruptObjectError
 from distill_ray.storage import open_storage
 from tests.damage import cut, flip
 from tests.gcs_server import GcsRoot
@@ -51,37 +51,6 @@ def manifest_of(*parts: PartEntry, run: str = "run", function: FunctionId = FUNC
 
 def file_of(store: CacheStore, path: str) -> Path:
     return Path(store.storage.url, path)
-
-
-# The root's format.
-
-
-def test_an_empty_root_is_left_empty_by_a_look_at_it(store: CacheStore) -> None:
-    store.check_format()
-    assert not Path(store.storage.url).exists() or not list(Path(store.storage.url).iterdir())
-
-
-def test_an_empty_root_is_claimed_and_then_known(store: CacheStore) -> None:
-    store.claim()
-    store.claim()
-    store.check_format()
-    assert store.storage.read("format.json") == b'{"format":1}'
-
-
-@pytest.mark.parametrize("found", [b'{"format":2}', b'{"format":1,"more":1}', b"", b"\x00", b"[]"])
-def test_a_root_of_another_format_is_refused(store: CacheStore, found: bytes) -> None:
-    store.storage.publish("format.json", found)
-    with pytest.raises(
-        FormatVersionError, match=r"this version of distill_ray writes format 1\. Use another"
-    ):
-        store.check_format()
-    with pytest.raises(FormatVersionError):
-        store.claim()
-
-
-def test_the_format_may_be_written_by_hand(store: CacheStore) -> None:
-    store.storage.publish("format.json", b'{ "format": 1 }\n')
-    store.check_format()
 
 
 # Parts.
@@ -308,8 +277,6 @@ def test_records_of_pipelines_stay_within_the_root(store: CacheStore) -> None:
 def test_a_cache_in_a_bucket_does_the_same(gcs_root: GcsRoot) -> None:
     store = CacheStore(open_storage(gcs_root.url, gcs_root.storage_options))
     catalog = StoreCatalog(store)
-    store.claim()
-    store.claim()
     rows = [{"n": n} for n in range(2 * TAIL // 16)]
     entries = [write_part(store), write_part(store, "run-000-00002", rows)]
     manifest = manifest_of(*entries)

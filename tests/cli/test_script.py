@@ -45,7 +45,7 @@ def test_what_stands_under_main_is_not_run(script: Write) -> None:
 
 
 def test_the_cache_root_given_takes_the_place_of_the_pipelines_own(script: Write) -> None:
-    assert load_pipeline(str(script()), "gs://team/cache").cache_dir == "gs://team/cache"
+    assert load_pipeline(str(script()), ("gs://team/cache",)).cache_dir == ("gs://team/cache",)
     assert load_pipeline(str(script(name="cli_script_2.py"))).cache_dir is None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_ray.storage import Storage, open_storage
+from distill_ray.storage import LayeredStorage, Storage, open_storage
 from distill_ray.testing import StorageContract
 from tests.gcs_server import GcsRoot
 
@@ -27,3 +27,10 @@ class TestGoogleCloudStorage(StorageContract):
     @pytest.fixture
     def storage(self, gcs_root: GcsRoot) -> Storage:
         return open_storage(gcs_root.url, gcs_root.storage_options)
+
+
+class TestLayeredStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        others = (open_storage(str(tmp_path / "second")), open_storage(str(tmp_path / "third")))
+        return LayeredStorage(open_storage(str(tmp_path / "root")), others)

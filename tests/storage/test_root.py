@@ -35,6 +35,23 @@ def test_a_password_in_the_url_is_refused_without_showing_it() -> None:
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["gs:/bucket/prefix", str(Path("gs://bucket/prefix")), "s3:/bucket/prefix", "file:/srv/cache"]
+)
+def test_a_url_that_lost_a_slash_is_refused_and_no_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=rf"give '{url.replace(':/', '://')}' as a text, or '\./{url}'"):
+        open_storage(url)
+    assert open_storage(f"./{url}") == LocalStorage(f"{tmp_path}/{url}")
+
+
+@pytest.mark.parametrize("path", ["a:b", "/srv/a:/b", "C:/cache", "data:"])
+def test_a_colon_in_a_path_is_nothing_special(path: str) -> None:
+    assert isinstance(open_storage(path), LocalStorage)
+
+
 def test_a_file_system_that_nobody_knows_is_an_error_that_names_it() -> None:
     with pytest.raises(StorageError, match="Cannot open 'nosuch://bucket'"):
         open_storage("nosuch://bucket").read("object")
