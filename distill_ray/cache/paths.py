@@ -105,6 +105,11 @@ def probe(name: str) -> str:
     return f"probes/{safe_name(name)}"
 
 
+def condemned_record(name: str) -> str:
+    """Where it stands what a collection is about to remove."""
+    return f"{CONDEMNED_FOLDER}/{safe_name(name)}{RECORD_ENDING}"
+
+
 def run_folder(run: str) -> str:
     """Where a run's record and events stand."""
     return f"runs/{safe_name(run)}"
