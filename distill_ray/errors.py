@@ -2,6 +2,7 @@
 
 DistillRayError
 ├── GraphError          the pipeline is declared wrongly: mend the script
+│   └── UndeclaredColumnError   a row-wise step reads a column that it does not declare
 ├── ParameterError      a value given to a step, a run or a command is wrong
 ├── SignatureError      something cannot be signed: set ``version``, or exclude it
 ├── RowError            a step gave a row that cannot be stored exactly
@@ -23,6 +24,10 @@ class DistillRayError(Exception):
 
 class GraphError(DistillRayError):
     """The pipeline's steps or connections are wrong."""
+
+
+class UndeclaredColumnError(GraphError):
+    """A row-wise step reads a column that its ``inputs`` does not declare."""
 
 
 class ParameterError(DistillRayError):

@@ -16,6 +16,14 @@ class Graph:
         self.steps: dict[str, BaseStep] = {}
         self._predecessors: dict[str, list[str]] = {}
 
+    @classmethod
+    def of(cls, steps: Mapping[str, BaseStep], predecessors: Mapping[str, Iterable[str]]) -> Graph:
+        """Make a graph from steps and, for each of them, its predecessors."""
+        graph = cls()
+        graph.steps = dict(steps)
+        graph._predecessors = {name: list(sources) for name, sources in predecessors.items()}
+        return graph
+
     def add(self, step: BaseStep) -> str:
         """Take a step in under its name, or one inferred from its class; returns the name."""
         name = step.name or self._inferred_name(step)
@@ -93,10 +101,7 @@ class Graph:
 
     def with_steps(self, steps: Mapping[str, BaseStep]) -> Graph:
         """The same graph with other steps under some of the names."""
-        other = Graph()
-        other.steps = {**self.steps, **steps}
-        other._predecessors = {name: list(sources) for name, sources in self._predecessors.items()}
-        return other
+        return Graph.of({**self.steps, **steps}, self._predecessors)
 
     def with_source(self, name: str, source: BaseStep) -> Graph:
         """The same graph with ``source`` flowing into every step that had no predecessor and needs one.
@@ -113,12 +118,8 @@ class Graph:
         ]
         if not starts:
             raise GraphError("`dataset` was given, but every step of the pipeline has its rows already.")
-        other = Graph()
-        other.steps = {name: source, **self.steps}
-        other._predecessors = {name: [], **{n: list(sources) for n, sources in self._predecessors.items()}}
-        for start in starts:
-            other._predecessors[start] = [name]
-        return other
+        predecessors = {**self._predecessors, **{start: [name] for start in starts}}
+        return Graph.of({name: source, **self.steps}, {name: [], **predecessors})
 
 
 def listed(names: Iterable[str]) -> str:

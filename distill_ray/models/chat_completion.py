@@ -33,6 +33,8 @@ def read_chat_completion(answer: Any) -> GenerateOutput:
         },
         "finish_reasons": [choice.get("finish_reason") or "unknown" for choice in choices],
     }
+    if count > 1:
+        output["most_tokens"] = [usage.get("completion_tokens") or 0] * count
     if any(choice.get("logprobs") for choice in choices):
         output["logprobs"] = [_read_logprobs(choice.get("logprobs")) for choice in choices]
     return output

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from distill_ray.errors import ParameterError
 
+MAX_NEW_TOKENS = "max_new_tokens"
+"""The argument that says where an answer is cut."""
+
 _GIVEN_BY_THE_TASK = {"self", "input", "inputs", "num_generations"}
 
 
@@ -45,6 +48,13 @@ def check_generation_kwargs(
             f"generation_kwargs of {model}: '{where}' = {first['input']!r}: {first['msg']}."
         ) from None
     return {name: getattr(checked, name) for name in kwargs}
+
+
+@lru_cache(maxsize=256)
+def default_of(method: Callable[..., Any], name: str) -> Any:
+    """Return the default that a method's argument has; None where it has none, or no such argument."""
+    parameter = inspect.signature(method).parameters.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 @lru_cache(maxsize=256)

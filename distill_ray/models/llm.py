@@ -18,7 +18,7 @@ from typing_extensions import Self, TypedDict
 from distill_ray.declaration import Declaration
 from distill_ray.errors import ModelError
 from distill_ray.models.event_loop import EventLoopThread
-from distill_ray.models.generation_kwargs import check_generation_kwargs
+from distill_ray.models.generation_kwargs import MAX_NEW_TOKENS, check_generation_kwargs, default_of
 from distill_ray.types import RuntimeParameter, Unsigned
 
 T = TypeVar("T")
@@ -53,10 +53,13 @@ class GenerateOutput(_Output, total=False):
     ``finish_reasons`` says how each ended: ``"stop"`` by itself, ``"length"`` cut at ``max_new_tokens`` or
     at the end of the context, or what else the server calls it. ``logprobs`` is there where it was asked for:
     for each generation and each of its tokens, the alternatives with their log probabilities.
+    ``most_tokens`` is there where ``output_tokens`` shares out what a server counted for several generations
+    together: how many tokens each of them can have at most.
     """
 
     statistics: LLMStatistics
     finish_reasons: list[str]
+    most_tokens: list[int]
     logprobs: list[list[list[dict[str, Any]]]]
 
 
@@ -130,18 +133,19 @@ class LLM(Declaration, ABC):
         return self
 
     def _checked_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return check_generation_kwargs(type(self).__name__, self._generation_method(), kwargs)
+        return check_generation_kwargs(type(self).__name__, self.generation_method(), kwargs)
 
     def _checked_output(self, output: Any) -> GenerateOutput:
         if isinstance(output, Mapping) and isinstance(output.get("generations"), list):
             return cast("GenerateOutput", output)
         raise ModelError(
-            f"`{self._generation_method().__name__}` of {type(self).__name__} must return "
+            f"`{self.generation_method().__name__}` of {type(self).__name__} must return "
             f"{{'generations': [text, ...]}} for each conversation, but it gave {output!r:.200}."
         )
 
     @classmethod
-    def _generation_method(cls) -> Callable[..., Any]:
+    def generation_method(cls) -> Callable[..., Any]:
+        """Return the method whose arguments ``generation_kwargs`` may hold."""
         return cls.generate
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -156,6 +160,18 @@ class LLM(Declaration, ABC):
         fresh = type(self).__new__(type(self))
         fresh.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return fresh
+
+
+def arguments_of(llm: LLM) -> dict[str, Any]:
+    """Return all arguments that the model's settings give to ``generate``."""
+    return {**llm.generation_kwargs, **llm.get_generation_kwargs()}
+
+
+def max_new_tokens_of(llm: LLM) -> int | None:
+    """Return the tokens that an answer may have: those given, or the model's default; None: not known."""
+    default = default_of(llm.generation_method(), MAX_NEW_TOKENS)
+    found = arguments_of(llm).get(MAX_NEW_TOKENS, default)
+    return found if isinstance(found, int) else None
 
 
 class AsyncLLM(LLM):
@@ -236,7 +252,8 @@ class AsyncLLM(LLM):
         return [(1, with_sample_seed(kwargs, k)) for k in range(num_generations)]
 
     @classmethod
-    def _generation_method(cls) -> Callable[..., Any]:
+    def generation_method(cls) -> Callable[..., Any]:
+        """Return the method whose arguments ``generation_kwargs`` may hold."""
         return cls.agenerate
 
 
@@ -270,6 +287,13 @@ def join_outputs(outputs: list[GenerateOutput]) -> GenerateOutput:
         }
     if any("finish_reasons" in output for output in outputs):
         joined["finish_reasons"] = [each for output in outputs for each in output.get("finish_reasons", [])]
+    if any("most_tokens" in output for output in outputs):
+        joined["most_tokens"] = [each for output in outputs for each in _most_tokens(output)]
     if any("logprobs" in output for output in outputs):
         joined["logprobs"] = [item for output in outputs for item in output.get("logprobs", [])]
     return joined
+
+
+def _most_tokens(output: GenerateOutput) -> list[int]:
+    known = output["statistics"]["output_tokens"] if "statistics" in output else []
+    return output.get("most_tokens", known)

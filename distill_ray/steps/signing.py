@@ -53,7 +53,7 @@ def step_function(step: BaseStep) -> StepFunction:
     signing = _Signing()
     encoding = Encoding(signing.stand_in)
     try:
-        tree = Tagged(kind_of(step), {**signing.signed_fields(step), **signing.private(step)})
+        tree = Tagged(kind_of(step), signing.signed_fields(step))
         return StepFunction(
             class_name=type(step).__name__,
             signature=encoding.digest(tree),
@@ -109,9 +109,9 @@ class _Signing:
         signed_state = getattr(value, "signed_state", None)
         if callable(signed_state) and (found := signed_state()):
             tree["_state"] = found
-        return tree
+        return {**tree, **self._private(value)} if isinstance(value, BaseStep) else tree
 
-    def private(self, step: BaseStep) -> dict[str, Any]:
+    def _private(self, step: BaseStep) -> dict[str, Any]:
         """Return the values that the step's private attributes have by now: replicas get them too.
 
         Those of a model that the step holds are not among them: `load` sets them.

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from distill_ray.errors import ModelError, ParameterError
-from distill_ray.models.llm import LLM, ChatType, GenerateOutput
+from distill_ray.errors import ParameterError, UndeclaredColumnError
+from distill_ray.models.llm import LLM, ChatType
 from distill_ray.steps.base import Step, label_of, snake_case
+from distill_ray.steps.tasks.answers import ask
 from distill_ray.types import METADATA, Batch, Row, RuntimeParameter, StepInput, StepOutput
 
-_NOT_EXTRA = frozenset({"generations", "statistics", "finish_reasons"})
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +33,11 @@ class Task(Step):
     Where ``format_output`` raises, the row's outputs are None, the raw output is kept in the metadata and a
     warning is logged.
 
+    In a pipeline a task runs as three steps: ``<task>/request`` renders, ``<task>/answer`` asks the model and
+    ``<task>`` reads the answers. So an answer is found again by whoever asks the model the same, and
+    ``format_input`` and ``format_output`` must not ask it. A class that has a ``process`` of its own runs as
+    the one step that it is; it is row-wise only if it says so itself.
+
     Attributes:
         llm: the model that is asked.
         group_generations: put the generations of a row in lists in one row, instead of a row for each.
@@ -41,11 +46,20 @@ class Task(Step):
         num_generations: answers to ask for, for each row.
     """
 
+    row_wise: ClassVar[bool] = True
+
     llm: LLM
     group_generations: bool = False
     add_raw_output: RuntimeParameter[bool] = True
     add_raw_input: RuntimeParameter[bool] = True
     num_generations: RuntimeParameter[int] = Field(default=1, ge=1)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Believe of a class with a ``process`` of its own that it is row-wise only where it says so."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if "process" in vars(cls) and "row_wise" not in vars(cls):
+            cls.row_wise = False
 
     def load(self) -> None:
         """Load the model."""
@@ -65,65 +79,71 @@ class Task(Step):
     def format_output(self, output: str | None, input: Row) -> Row:  # noqa: A002 - distilabel's name
         """Read one answer (None where the model gave none) into the task's output columns."""
 
-    def process(self, *inputs: StepInput) -> StepOutput:
+    def process(self, inputs: StepInput) -> StepOutput:
         """Yield the rows with the answers to them."""
-        (rows,) = inputs
-        requests = [self._render(index, row) for index, row in enumerate(rows)]
-        answers = self.llm.generate_outputs(
-            inputs=requests, num_generations=self.num_generations, **self.llm.get_generation_kwargs()
-        )
-        if len(answers) != len(rows):
-            raise ModelError(
-                f"Task '{label_of(self)}': {type(self.llm).__name__} gave {len(answers)} outputs "
-                f"for {len(rows)} inputs."
-            )
+        count = self.num_generations
+        requests = [render(self, index, row) for index, row in enumerate(inputs)]
+        answers = ask(self.llm, [(request, sample) for request in requests for sample in range(count)])
         yield [
             answered
-            for row, request, answer in zip(rows, requests, answers, strict=True)
-            for answered in self._answer(row, request, answer)
+            for index, row in enumerate(inputs)
+            for answered in read(self, row, requests[index], answers[index * count : (index + 1) * count])
         ]
 
-    def _render(self, index: int, row: Row) -> ChatType:
-        try:
-            return self.format_input(row)
-        except ParameterError as error:
-            raise ParameterError(f"Task '{label_of(self)}', row {index} of the batch: {error}") from error
+    def tokens_of(self, rows: Sequence[Row]) -> tuple[int, int]:
+        """Return the tokens that the rows' metadata says this task's model read and wrote."""
+        key = f"statistics_{_name_of(self)}"
+        # That of grouped generations is a list.
+        metadata = [each for row in rows for each in _as_list(row.get(METADATA))]
+        counts = [each.get(key) for each in metadata if isinstance(each, dict)]
+        return _total(counts, "input_tokens"), _total(counts, "output_tokens")
 
-    def _answer(self, row: Row, request: ChatType, answer: GenerateOutput) -> Batch:
-        """Return the output rows of one input row."""
-        if len(answer["generations"]) != self.num_generations:
-            raise ModelError(
-                f"Task '{label_of(self)}': {type(self.llm).__name__} gave {len(answer['generations'])} "
-                f"generations for an input, {self.num_generations} were asked for."
-            )
-        parsed = [self._parse(row, request, answer, index) for index in range(self.num_generations)]
-        if self.group_generations:
-            parsed = [_group(parsed)]
-        return [{**row, **columns, "model_name": self.llm.model_name} for columns in parsed]
 
-    def _parse(self, row: Row, request: ChatType, answer: GenerateOutput, index: int) -> Row:
-        """Read one generation into columns, metadata included."""
-        name = self.name or f"{snake_case(type(self).__name__)}_0"
-        output = answer["generations"][index]
-        try:
-            columns = _dict(self.format_output(output, row))
-        except Exception as error:
-            _log.warning("Task '%s' cannot read an answer and keeps it raw: %r", name, error)
-            columns = dict.fromkeys(self.outputs)
-        above = row.get(METADATA)
-        metadata = {**(above if isinstance(above, dict) else {}), **(columns.get(METADATA) or {})}
-        if self.add_raw_output:
-            metadata[f"raw_output_{name}"] = output
-        if self.add_raw_input:
-            metadata[f"raw_input_{name}"] = request
-        if statistics := _statistics(answer, index):
-            metadata[f"statistics_{name}"] = statistics
-        if metadata:
-            columns[METADATA] = metadata
-        extras = {key: values for key, values in answer.items() if key not in _NOT_EXTRA}
-        for key, values in extras.items():
-            columns[f"llm_{name}_{key}"] = _item(values, index)
-        return columns
+def render(task: Task, index: int, row: Row) -> ChatType:
+    """Render the request for a row, the ``index``-th of the batch."""
+    try:
+        return task.format_input(row)
+    except ParameterError as error:
+        raise ParameterError(f"Task '{label_of(task)}', row {index} of the batch: {error}") from error
+
+
+def read(task: Task, row: Row, request: ChatType, answers: Sequence[Row]) -> Batch:
+    """Return the output rows of one input row, from the answers to its request.
+
+    Raises:
+        UndeclaredColumnError: ``format_output`` reads a column that the task does not declare.
+    """
+    parsed = [_parse(task, row, request, answer) for answer in answers]
+    if task.group_generations:
+        parsed = [_group(parsed)]
+    return [{**row, **columns, "model_name": answers[0]["model_name"]} for columns in parsed]
+
+
+def _parse(task: Task, row: Row, request: ChatType, answer: Row) -> Row:
+    """Read one answer into columns, metadata included."""
+    name, output = _name_of(task), answer["generation"]
+    try:
+        columns = _dict(task.format_output(output, row))
+    except UndeclaredColumnError:
+        raise
+    except Exception as error:
+        _log.warning("Task '%s' cannot read an answer and keeps it raw: %r", name, error)
+        columns = dict.fromkeys(task.outputs)
+    above = dict(row).get(METADATA)  # a row-wise step's row refuses to be asked for it
+    metadata = {**(above if isinstance(above, dict) else {}), **(columns.get(METADATA) or {})}
+    if task.add_raw_output:
+        metadata[f"raw_output_{name}"] = output
+    if task.add_raw_input:
+        metadata[f"raw_input_{name}"] = request
+    if answer["statistics"]:
+        metadata[f"statistics_{name}"] = answer["statistics"]
+    if metadata:
+        columns[METADATA] = metadata
+    return {**columns, **{f"llm_{name}_{key}": each for key, each in (answer["extras"] or {}).items()}}
+
+
+def _name_of(task: Task) -> str:
+    return task.name or f"{snake_case(type(task).__name__)}_0"
 
 
 def _dict(columns: Any) -> Row:
@@ -132,17 +152,17 @@ def _dict(columns: Any) -> Row:
     return dict(columns)
 
 
-def _statistics(answer: GenerateOutput, index: int) -> dict[str, int]:
-    """Return the token counts of one generation; fewer counts than generations are gone through again."""
-    counts: Mapping[str, Any] = answer.get("statistics") or {}
-    return {key: values[index % len(values)] for key, values in counts.items() if values}
-
-
-def _item(values: Any, index: int) -> Any:
-    return values[index] if isinstance(values, list) and index < len(values) else None
-
-
 def _group(generations: Batch) -> Row:
     """``[{"a": 1}, {"a": 2}]`` -> ``{"a": [1, 2]}``; a column that one generation lacks is None there."""
     columns = dict.fromkeys(column for generation in generations for column in generation)
     return {column: [generation.get(column) for generation in generations] for column in columns}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _total(counts: Sequence[Any], key: str) -> int:
+    """The sum of numbers of tokens, or of lists of them; users may write anything there."""
+    numbers = [n for count in counts if isinstance(count, dict) for n in _as_list(count.get(key))]
+    return sum(number for number in numbers if isinstance(number, int))

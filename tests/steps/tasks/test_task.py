@@ -122,7 +122,7 @@ def test_a_model_that_gives_another_number_of_answers_is_an_error(echo: Any) -> 
             outputs: list[GenerateOutput] = super().generate(inputs, 1)
             return outputs[1:] if self.drop else outputs
 
-    with pytest.raises(ModelError, match="Task 't': Forgetful gave 0 outputs for 1 inputs"):
+    with pytest.raises(ModelError, match="Forgetful gave 0 outputs for 1 inputs"):
         next(TextGeneration(name="t", llm=Forgetful()).process([{"instruction": "a"}]))
     task = TextGeneration(name="t", llm=Forgetful(drop=False), num_generations=2)
     with pytest.raises(ModelError, match="gave 1 generations for an input, 2 were asked for"):
