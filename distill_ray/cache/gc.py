@@ -9,14 +9,36 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from distill_ray.cache.live_runs import InUse
 from distill_ray.cache.paths import FunctionId
 
 PRIVATE_SECONDS = 7 * 24 * 3600.0
 """Age at which an output that belongs to one run only goes: whoever ran it may still be reading the rows."""
+
+
+@dataclass(frozen=True)
+class InUse:
+    """What live runs use.
+
+    Attributes:
+        runs: ids of the runs that live.
+        outputs: keys of the outputs that they read or write.
+        functions: signatures of the functions they apply; None: not known of all, so it may be any.
+    """
+
+    runs: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+    functions: frozenset[str] | None = frozenset()
+
+    def uses(self, signature: str) -> bool:
+        """Whether a run that lives may read or write parts of this function."""
+        return self.functions is None or signature in self.functions
+
+    def wrote(self, part: str) -> bool:
+        """Whether a run that lives wrote the part of this name."""
+        return any(part.startswith(f"{run}-") for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -156,6 +178,30 @@ def choose(functions: Sequence[FunctionFacts], in_use: InUse, policy: Policy) ->
     if policy.max_size is not None:
         excess = untouched + sum(each.kept for each in marks) - policy.max_size
         over = max(0, _shrink(marks, excess))
+    return _choice(functions, in_use, marks, over)
+
+
+def choose_named(
+    functions: Sequence[FunctionFacts], in_use: InUse, outputs: Container[tuple[str, str]], why: str
+) -> Choice:
+    """Say what goes where somebody names it: outputs, and the parts that nothing else rests on.
+
+    Args:
+        functions: those that the outputs are of. One without outputs loses all its parts.
+        in_use: what stays, as in `choose`.
+        outputs: the root and the path of each manifest that is to go.
+        why: the reason, in words.
+    """
+    marks = [_Marks(each, in_use) for each in functions if not in_use.uses(each.function.signature)]
+    for each in marks:
+        each.mark_named(outputs, why)
+    return _choice(functions, in_use, marks)
+
+
+def _choice(
+    functions: Sequence[FunctionFacts], in_use: InUse, marks: Sequence[_Marks], over: int = 0
+) -> Choice:
+    untouched = sum(each.size for each in functions if in_use.uses(each.function.signature))
     return Choice(
         outputs=tuple(each for mark in marks for each in mark.gone_outputs),
         parts=tuple(each for mark in marks for each in mark.gone_parts),
@@ -219,6 +265,15 @@ class _Marks:
                     self._remove(part.name, "its rows stand in a merged part")
                 elif policy.is_old(part.written):
                     self._remove(part.name, "of no output, and older than asked")
+
+    def mark_named(self, outputs: Container[tuple[str, str]], why: str) -> None:
+        """Let the named outputs go, and where none is left whatever no output rests on."""
+        for output in self._facts.outputs:
+            if (self._facts.place, output.path) in outputs and output.path not in self._fixed:
+                self.let_go(output.path, why)
+        if not self._outputs:
+            for name in [name for name in self._parts if self._is_free(name)]:
+                self._remove(name, why)
 
     def by_use(self) -> Iterator[tuple[float, str]]:
         """What may go, that used longest ago first: outputs, and parts that no output rests on."""

@@ -1,0 +1,91 @@
+"""Which runs live, and what of a root they use: told by watching heartbeats, without comparing clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from distill_ray.cache import paths
+from distill_ray.cache.gc import InUse
+from distill_ray.cache.heartbeat import BEAT_SECONDS, Beat, read_heartbeat
+from distill_ray.cache.inventory import Damage, Root, read_record
+from distill_ray.cache.store import READERS
+from distill_ray.cache.watch import Watch
+
+LOOKS_PER_BEAT = 4
+
+
+class RunWatcher:
+    """Looks at the heartbeats of runs; remembers them, so that a second look at a dead run takes no time.
+
+    Args:
+        clock: seconds that never go back.
+        sleep: waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._seen: dict[tuple[str, str], bytes] = {}
+
+    def look(self, roots: Iterable[Root]) -> InUse:
+        """Watch every run that has a heartbeat until it is seen to live or known to be dead."""
+        beating = {
+            (root.place, run): root for root in roots for run in root.store.storage.folders(paths.RUNS_FOLDER)
+        }
+        self._seen = {}  # a run is seen to live now, not at the look before
+        live: dict[tuple[str, str], Root] = {}
+        with ThreadPoolExecutor(READERS) as pool:
+            doubtful = beating
+            while doubtful:
+                found = dict(zip(doubtful, pool.map(self._judge, doubtful, doubtful.values()), strict=True))
+                live |= {run: doubtful[run] for run, lives in found.items() if lives}
+                doubtful = {run: doubtful[run] for run, lives in found.items() if lives is None}
+                if doubtful:
+                    self._sleep(min(self._beat_seconds(run) for run in doubtful) / LOOKS_PER_BEAT)
+        return self._in_use(live)
+
+    def _judge(self, run: tuple[str, str], root: Root) -> bool | None:
+        """Whether a run lives; None: that is not known yet."""
+        asked = self._clock()
+        content = read_heartbeat(root.store.storage, run[1])
+        if content is None:  # it came to its end, or had nothing to do
+            return False
+        before = self._seen.get(run)
+        beat = Beat.from_json(content)
+        watch = self._watches.setdefault(run, Watch(beat.beat_seconds if beat else BEAT_SECONDS))
+        if watch.is_dead(content, asked, self._clock()):
+            return False
+        self._seen[run] = content
+        return True if before not in (None, content) else None
+
+    def _beat_seconds(self, run: tuple[str, str]) -> float:
+        beat = self._watches[run].beat
+        return beat.beat_seconds if beat else BEAT_SECONDS
+
+    def _in_use(self, live: dict[tuple[str, str], Root]) -> InUse:
+        beats = {run: self._watches[run].beat for run in live}
+        outputs = {key for beat in beats.values() if beat for key in beat.outputs}
+        functions: frozenset[str] | None = frozenset()
+        for (_, run), root in live.items():
+            beat = beats[_, run]
+            applied = _functions_of(root, run, beat.pipeline) if beat else None
+            functions = None if applied is None or functions is None else functions | applied
+        return InUse(frozenset(run for _, run in live), frozenset(outputs), functions)
+
+
+def _functions_of(root: Root, run: str, pipeline: str) -> frozenset[str] | None:
+    """The functions that a run applies, as it noted when it began; None where a later run noted its own."""
+    record = read_record(root.store, paths.latest_record(pipeline))
+    if record is None or isinstance(record, Damage) or record.get("run") != run:
+        return None
+    try:
+        return frozenset(step["function"] for step in record["steps"].values())
+    except (LookupError, TypeError, AttributeError):
+        return None
