@@ -68,7 +68,7 @@ class Pipeline:
         cache_scope: CacheScope = "shared",
         cache_read_only: bool = False,
     ) -> None:
-        self._name = name
+        self._name = _as_text(name)
         self.description = description
         self.cache_dir = cache_dir
         self.enable_metadata = enable_metadata
@@ -291,6 +291,17 @@ def _prepared(graph: Graph, parameters: Parameters | None, dataset: Any, dataset
     check(graph)
     check_given(graph)
     return graph
+
+
+def _as_text(name: str | None) -> str | None:
+    """Refuse a name that no record can hold."""
+    try:
+        str.encode(name or "")
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ParameterError(
+            f"The name of a pipeline must be a text, and not {name!r:.200}: {error}."
+        ) from error
+    return name
 
 
 def _run(pipeline: Pipeline, request: RunRequest) -> Distiset:

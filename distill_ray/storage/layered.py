@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
 from distill_ray.storage.protocol import Storage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,12 @@ class LayeredStorage:
         What another root holds is hidden by an empty object of that name in the first: nobody takes it for
         a part or a record, so that one root's damaged object does not stand in the way of every run.
         """
-        by_folder: dict[str, list[str]] = defaultdict(list)
-        for path in paths:
-            by_folder[path.rpartition("/")[0]].append(path)
-        for folder, gone in by_folder.items():
-            self.first.delete(gone)
-            kept = {
-                f"{folder}/{name}".lstrip("/") for storage in self.others for name in storage.sizes(folder)
-            }
-            for path in kept.intersection(gone):
-                self.first.publish(path, b"")
+        gone = list(paths)
+        self.first.delete(gone)
+        for folder in {_folder(path) for path in gone}:
+            names = {path for path in gone if _folder(path) == folder}
+            for storage in self.others:
+                self._hide(storage, names.intersection(f"{folder}{name}" for name in storage.sizes(folder)))
 
     def below(self, folder: str) -> LayeredStorage:
         """See `Storage.below`: that folder of every root."""
@@ -82,8 +80,20 @@ class LayeredStorage:
     def _all(self) -> tuple[Storage, ...]:
         return self.first, *self.others
 
+    def _hide(self, storage: Storage, paths: Iterable[str]) -> None:
+        for path in paths:
+            _log.warning(
+                "%s/%s is not used any more: it stays, and is hidden in %s.", storage.url, path, self.url
+            )
+            self.first.publish(path, b"")
+
     def _first_to_have(self, read: Callable[[Storage], bytes]) -> bytes:
         for storage in self._all[:-1]:
             with suppress(FileNotFoundError):
                 return read(storage)
         return read(self._all[-1])
+
+
+def _folder(path: str) -> str:
+    """The folder with its slash, so that what stands right below the root needs none."""
+    return path[: path.rfind("/") + 1]
