@@ -26,6 +26,7 @@ import click
 
 from distill_ray import __version__, errors
 from distill_ray.cli.demo import demo
+from distill_ray.cli.explain import explain
 from distill_ray.cli.plan import plan
 from distill_ray.cli.run import run
 from distill_ray.cli.script import ScriptError
@@ -79,7 +80,7 @@ def cli() -> None:
     """
 
 
-for command in (run, plan, demo):
+for command in (run, plan, explain, demo):
     cli.add_command(command)
 
 

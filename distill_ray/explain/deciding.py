@@ -81,10 +81,12 @@ class Comparison:
 
     def before(self, name: str) -> StepRecord | None:
         """What the step was in the last run that finished, or else in one that began."""
-        for run, matched in self._paired():
-            if name in matched:
-                return run.steps[matched[name]]
-        return None
+        run = self.run_before(name)
+        return run.steps[self._matched[self._runs.index(run)][name]] if run else None
+
+    def run_before(self, name: str) -> RunRecord | None:
+        """The run that `before` takes it from."""
+        return next((run for run, matched in self._paired() if name in matched), None)
 
     def interrupted(self, name: str) -> Reason | None:
         """One of the last runs had the very same step with the same input: its output should be there."""

@@ -47,6 +47,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
             step.name: {
                 "decision": step.decision,
                 "reason": step.reason,
+                "reasons": [reason.to_json() for reason in step.reasons],
                 "rows_known": step.rows_known,
                 "rows_to_compute": step.rows_to_compute,
                 "signature": step.function.signature,

@@ -20,7 +20,9 @@ from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry, labe
 from distill_ray.types import METADATA
 
 if TYPE_CHECKING:
+    from distill_ray.cache.store import CacheStore
     from distill_ray.distiset import Distiset
+    from distill_ray.explain.explanation import Explanation
     from distill_ray.pipeline.running import CacheDir, CacheScope, Engine, RunRequest
     from distill_ray.plan import Plan
 
@@ -154,7 +156,7 @@ class Pipeline:
 
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
         listeners = (make_progress(progress, redraw=engine != "inline"),)
-        return _run(self, self._request(graph, use_cache=use_cache, engine=engine, listeners=listeners))
+        return _run(self, _request(self, graph, use_cache=use_cache, engine=engine, listeners=listeners))
 
     def dry_run(
         self,
@@ -176,7 +178,7 @@ class Pipeline:
         sources = [name for name, step in graph.steps.items() if step.is_generator]
         graph = with_parameters(graph, {name: {"batch_size": batch_size} for name in sources})
         with tempfile.TemporaryDirectory(prefix="distill_ray-dry-run-") as folder:
-            request = self._request(graph, engine=engine, max_batches=1)
+            request = _request(self, graph, engine=engine, max_batches=1)
             elsewhere = replace(request, cache_dir=folder, cache_scope="shared", cache_read_only=False)
             return _run(self, elsewhere).in_memory()
 
@@ -188,24 +190,23 @@ class Pipeline:
         dataset_batch_size: int = 50,
     ) -> Plan:
         """Say what `run` would do with the same arguments, and why, without running anything."""
-        from distill_ray.pipeline.running import open_store, plan_run
+        return _planned(self, parameters, use_cache, dataset, dataset_batch_size)[0]
 
-        graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
-        request = self._request(graph, use_cache=use_cache)
-        return plan_run(request, open_store(request))
+    def explain(self, step: str | None = None, **arguments: Any) -> Explanation:
+        """Say at length why `run` would compute what it would, and what it would find; runs nothing.
 
-    def _request(self, graph: Graph, **options: Any) -> RunRequest:
-        from distill_ray.pipeline.running import RunRequest
+        Reads more of the cache than `plan` does.
 
-        return RunRequest(
-            self._name,
-            graph,
-            cache_dir=self.cache_dir,
-            cache_scope=self.cache_scope,
-            cache_read_only=self.cache_read_only,
-            storage_options=self.storage_options,
-            **options,
-        )
+        Args:
+            step: one step only.
+            arguments: as for `plan`.
+
+        Raises:
+            ParameterError: there is no such step.
+        """
+        from distill_ray.pipeline.explaining import explain_plan
+
+        return explain_plan(*_planned(self, **arguments), step)
 
     def dump(self) -> dict[str, Any]:
         """The pipeline as a tree of plain values, which `from_dict` reads; secrets are left out."""
@@ -302,6 +303,35 @@ def _as_text(name: str | None) -> str | None:
             f"The name of a pipeline must be a text, and not {name!r:.200}: {error}."
         ) from error
     return name
+
+
+def _planned(
+    pipeline: Pipeline,
+    parameters: Parameters | None = None,
+    use_cache: bool = True,
+    dataset: Any = None,
+    dataset_batch_size: int = 50,
+) -> tuple[Plan, CacheStore]:
+    from distill_ray.pipeline.running import open_store, plan_run
+
+    graph = _prepared(pipeline.graph, parameters, dataset, dataset_batch_size)
+    request = _request(pipeline, graph, use_cache=use_cache)
+    store = open_store(request)
+    return plan_run(request, store), store
+
+
+def _request(pipeline: Pipeline, graph: Graph, **options: Any) -> RunRequest:
+    from distill_ray.pipeline.running import RunRequest
+
+    return RunRequest(
+        pipeline._name,  # noqa: SLF001 - its own module
+        graph,
+        cache_dir=pipeline.cache_dir,
+        cache_scope=pipeline.cache_scope,
+        cache_read_only=pipeline.cache_read_only,
+        storage_options=pipeline.storage_options,
+        **options,
+    )
 
 
 def _run(pipeline: Pipeline, request: RunRequest) -> Distiset:

@@ -61,5 +61,6 @@ def test_the_record_holds_signatures_too() -> None:
     assert record["aggregated_steps_signature"] == pipeline().aggregated_steps_signature
     assert record["complete"] is False
     assert set(record["steps"]["keep"]) == {
-        "decision", "reason", "rows_known", "rows_to_compute", "signature", "output_key",
+        "decision", "reason", "reasons", "rows_known", "rows_to_compute", "signature", "output_key",
     }  # fmt: skip
+    assert record["steps"]["keep"]["reasons"] == [{"kind": "first run", "text": "first run in this pipeline"}]

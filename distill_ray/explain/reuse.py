@@ -1,0 +1,77 @@
+"""What a step will find of what is stored, worked out from digests alone, and what that cost once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distill_ray.cache.manifest import Manifest, PartEntry
+from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.units import StoredUnits, batch_key
+from distill_ray.explain.explanation import Reuse
+from distill_ray.steps.base import Step
+
+Indexes = Sequence[tuple[PartEntry, UnitIndex]]
+
+
+def reuse_of_output(manifest: Manifest) -> Reuse:
+    """A complete output is found as it is."""
+    return Reuse(
+        "exact",
+        rows=manifest.rows,
+        input_rows_to_compute=0,
+        seconds=manifest.seconds,
+        input_tokens=manifest.input_tokens,
+        output_tokens=manifest.output_tokens,
+    )
+
+
+def reuse_at_most(indexes: Indexes, input_rows: int | None) -> Reuse:
+    """Nobody knows what the step will be given: no more is found than is stored."""
+    units = Counter({part.name: len(index.counts) for part, index in indexes})
+    rows = sum(index.rows for _, index in indexes)
+    return replace(_cost(units, indexes), certainty="at most", rows=rows, input_rows=input_rows)
+
+
+def reuse_of_units(
+    step: Step, inputs: Sequence[bytes], indexes: Indexes, taken: Sequence[Manifest] = ()
+) -> Reuse:
+    """Look each unit up, as a run does.
+
+    Args:
+        step: a step that is given batches, or all rows at once.
+        inputs: for each predecessor the digests of its rows, 16 bytes a row.
+        indexes: what its parts hold.
+        taken: outputs of equal steps, whose rows are not given again.
+    """
+    stored = StoredUnits(indexes, taken)
+    total = min(len(digests) for digests in inputs) // DIGEST_SIZE
+    size = max(total, 1) if step.is_global else step.input_batch_size
+    rows, missing = 0, 0
+    units: Counter[str] = Counter()
+    for start in range(0, total, size):
+        wanted = slice(start * DIGEST_SIZE, (start + size) * DIGEST_SIZE)
+        found = stored.take(batch_key([digests[wanted] for digests in inputs]))
+        if found is None:
+            missing += min(size, total - start)
+        else:
+            rows += found.rows
+            units[found.part.name] += 1
+    cost = _cost(units, indexes)
+    return replace(cost, rows=rows, input_rows=total, input_rows_to_compute=missing)
+
+
+def _cost(units: Counter[str], indexes: Indexes) -> Reuse:
+    """What so many units of each part cost. They have equal shares in it: costs are kept by part."""
+    seconds, input_tokens, output_tokens = 0.0, 0.0, 0.0
+    for part, index in indexes:
+        if index.counts:
+            share = units[part.name] / len(index.counts)
+            seconds += share * index.seconds
+            input_tokens += share * index.input_tokens
+            output_tokens += share * index.output_tokens
+    return Reuse(
+        "exact", seconds=seconds, input_tokens=round(input_tokens), output_tokens=round(output_tokens)
+    )
