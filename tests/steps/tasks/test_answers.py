@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distill_ray.models import LLM, ChatType, GenerateOutput
+from distill_ray.steps.signing import step_function
+from distill_ray.steps.tasks.answers import Answers, ask
+from distill_ray.types import Row
+
+
+def said(text: str) -> ChatType:
+    return [{"role": "user", "content": text}]
+
+
+class Recording(LLM):
+    """Remembers its calls, and answers as it was told to."""
+
+    exclude_from_signature: frozenset[str] = frozenset({"calls", "output"})
+    calls: list[Any] = []
+    output: dict[str, Any] = {}
+
+    @property
+    def model_name(self) -> str:
+        return "recording"
+
+    def generate(  # type: ignore[override]
+        self,
+        inputs: list[ChatType],
+        num_generations: int = 1,
+        max_new_tokens: int = 16,
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ) -> list[GenerateOutput]:
+        self.calls.append(([chat[0]["content"] for chat in inputs], num_generations, seed))
+        texts = [[f"{chat[0]['content']}{k}" for k in range(num_generations)] for chat in inputs]
+        return [{"generations": each, **self.output} for each in texts]  # type: ignore[typeddict-item]
+
+
+def recording(output: dict[str, Any] | None = None, **kwargs: Any) -> Recording:
+    return Recording(calls=[], output=output or {}, generation_kwargs=kwargs)
+
+
+def answer(llm: LLM) -> Row:
+    """The answer to one request."""
+    (rows,) = Answers(llm=llm).process([{"request": said("a"), "sample": 0}])
+    (row,) = rows
+    return row
+
+
+def test_samples_of_a_request_are_asked_for_in_one_call_with_those_of_others() -> None:
+    llm = recording()
+    answers = ask(llm, [(said(text), sample) for text in "ab" for sample in range(3)])
+    assert llm.calls == [(["a", "b"], 3, None)]
+    assert [each["generation"] for each in answers] == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
+def test_requests_of_which_other_samples_are_wanted_share_a_call_where_their_number_is_the_same() -> None:
+    llm = recording()
+    asked = [(said("a"), 1), (said("a"), 2), (said("b"), 0), (said("c"), 2), (said("d"), 0), (said("d"), 1)]
+    answers = ask(llm, asked)
+    assert llm.calls == [(["a", "d"], 2, None), (["b", "c"], 1, None)]
+    assert [each["generation"] for each in answers] == ["a0", "a1", "b0", "c0", "d0", "d1"]
+
+
+def test_equal_requests_are_asked_one_by_one() -> None:
+    llm = recording()
+    ask(llm, [(said("a"), 0)] * 3)
+    assert llm.calls == [(["a"] * 3, 1, None)]
+
+
+def test_with_a_seed_the_kth_sample_has_the_kth_seed_after_it() -> None:
+    llm = recording(seed=7)
+    ask(llm, [(said("a"), 0), (said("a"), 1), (said("b"), 1), (said("b"), 2), (said("c"), 2)])
+    assert llm.calls == [(["a"], 2, 7), (["b"], 2, 8), (["c"], 1, 9)]
+
+
+def test_no_request_has_no_answer_and_is_not_asked() -> None:
+    llm = recording()
+    given = [{"request": None, "sample": 0}, {"request": said("a"), "sample": 0}]
+    (rows,) = Answers(llm=llm).process(given)
+    assert set(rows[0]) == set(rows[1]) and set(rows[0].values()) == {None}
+    assert rows[1]["generation"] == "a0"
+    assert llm.calls == [(["a"], 1, None)]
+
+
+def test_what_the_model_tells_of_an_answer_is_kept() -> None:
+    llm = recording(
+        {
+            "statistics": {"input_tokens": [3], "output_tokens": [5]},
+            "finish_reasons": ["length"],
+            "logprobs": [[[{"token": "a", "logprob": -1.0}]]],
+        }
+    )
+    assert answer(llm) == {
+        "generation": "a0",
+        "finish_reason": "length",
+        "statistics": {"input_tokens": 3, "output_tokens": 5},
+        "most_tokens": 5,
+        "model_name": "recording",
+        "extras": {"logprobs": [[{"token": "a", "logprob": -1.0}]]},
+    }
+    assert Answers(llm=llm).tokens_of([answer(llm), answer(llm)]) == (6, 10)
+
+
+def test_what_the_model_does_not_tell_is_unknown() -> None:
+    found = answer(recording())
+    assert found["finish_reason"] == "unknown"
+    assert found["statistics"] is found["most_tokens"] is found["extras"] is None
+    assert Answers(llm=recording()).tokens_of([found]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "tokens", "served"),
+    [
+        ("stop", 5, (6, None)),
+        ("stop", 20, (20, None)),  # it just fitted
+        ("stop", 0, (20, None)),  # not counted: it may have had up to 20
+        ("stop", None, (20, None)),
+        ("eos_token", 5, (6, None)),
+        ("length", 20, (20, 20)),
+        ("length", 5, (20, 20)),  # at the end of the context
+        ("content_filter", 5, (20, 20)),
+        (None, 5, (20, 20)),
+    ],
+)
+def test_an_answer_serves_the_limits_under_which_it_would_be_the_same(
+    reason: str | None, tokens: int | None, served: tuple[int, int | None]
+) -> None:
+    output: dict[str, Any] = {} if reason is None else {"finish_reasons": [reason]}
+    if tokens is not None:
+        output["statistics"] = {"input_tokens": [1], "output_tokens": [tokens]}
+    step = Answers(llm=recording(output, max_new_tokens=20))
+    (rows,) = step.process([{"request": said("a"), "sample": 0}])
+    assert step.limits_served(rows) == served
+
+
+def test_where_a_server_counted_several_answers_together_each_may_have_had_all_the_tokens() -> None:
+    output = {
+        "finish_reasons": ["stop", "stop"],
+        "statistics": {"input_tokens": [3, 0], "output_tokens": [6, 5]},
+        "most_tokens": [11, 11],
+    }
+    step = Answers(llm=recording(output, max_new_tokens=20))
+    (rows,) = step.process([{"request": said("a"), "sample": sample} for sample in range(2)])
+    assert [step.limits_served([row]) for row in rows] == [(12, None)] * 2
+    assert step.tokens_of(rows) == (3, 11)
+
+
+def test_the_limit_in_force_is_the_one_given_or_the_models_own() -> None:
+    assert Answers(llm=recording(max_new_tokens=20)).output_limit == 20
+    assert Answers(llm=recording()).output_limit == 16
+
+
+def test_a_model_without_a_limit_serves_those_who_ask_for_none(echo: Any) -> None:
+    step = Answers(llm=echo())
+    assert step.output_limit is None
+    (rows,) = step.process([{"request": said("abc"), "sample": 0}])
+    assert step.limits_served(rows) == (4, None)  # it ended by itself
+    (rows,) = Answers(llm=recording()).process([{"request": said("abc"), "sample": 0}])
+    least, most = step.limits_served(rows)  # unknown how it ended
+    assert least > 10**9 and most is None
+
+
+def test_the_signature_is_the_models_without_its_limit() -> None:
+    def signature(**kwargs: Any) -> str:
+        return step_function(Answers(llm=recording(**kwargs))).signature
+
+    assert signature(max_new_tokens=20) == signature(max_new_tokens=30) == signature()
+    assert signature(temperature=0.5) != signature()
+    assert signature(seed=1, max_new_tokens=3) == signature(seed=1) != signature()
