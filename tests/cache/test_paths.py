@@ -14,14 +14,20 @@ from distill_ray.cache.paths import (
     is_safe_name,
     latest_record,
     pipeline_record,
+    probe,
     run_folder,
     safe_name,
+    salted_folder,
+    scope_folder,
 )
 
 names = st.one_of(
     st.text(),
     st.text(st.characters()),
-    st.lists(st.sampled_from(["..", "/", ".", "~", "a", "\\", "\n", "\0", "\ud800", " "])).map("".join),
+    st.lists(st.sampled_from(["..", "/", ".", "~", "a", "A", "_", "\\", "\n", "\0", "\ud800", " "])).map(
+        "".join
+    ),
+    st.integers(0, 5000).map(lambda length: "x" * length),
 )
 
 
@@ -49,12 +55,26 @@ def test_no_path_leaves_the_root(name: str) -> None:
         latest_record(name),
         finished_record(name),
         f"{run_folder(name)}/x",
+        scope_folder(name),
+        salted_folder(name),
+        probe(name),
     ]
     for path in paths:
         parts = PurePosixPath(path).parts
-        assert parts[0] in {"steps", "pipelines", "runs"}
+        assert parts[0] in {"steps", "pipelines", "runs", "scopes", "salted", "probes"}
         assert ".." not in parts
         assert len(parts) == path.count("/") + 1
+
+
+@given(names, names)
+def test_scopes_stay_apart_on_disks_that_see_no_capitals(one: str, other: str) -> None:
+    assert (scope_folder(one).lower() == scope_folder(other).lower()) == (one == other)
+    assert (salted_folder(one) == salted_folder(other)) == (one == other)
+
+
+def test_a_scope_is_named_by_its_pipeline() -> None:
+    assert scope_folder("my-pipeline") == "scopes/my-pipeline"
+    assert scope_folder("My-Pipeline").startswith("scopes/My-Pipeline~")
 
 
 @pytest.mark.parametrize("name", ["My_Step.v2-b", "a" * 80])
