@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import ChatType
@@ -19,7 +20,7 @@ from distill_ray.types import METADATA, Row
 class Rate(Task):
     """Rates a text; refuses texts that begin with a minus."""
 
-    loads: list[str] = []
+    loads: list[str] = Field(default_factory=list)
     exclude_from_signature: frozenset[str] = frozenset({"loads"})
 
     @property
@@ -34,12 +35,12 @@ class Rate(Task):
         super().load()
         self.loads.append("task")
 
-    def format_input(self, input: Row) -> ChatType:
+    def format_input(self, input: Row) -> ChatType:  # noqa: A002 - distilabel's name
         if input["text"].startswith("-"):
             raise ParameterError("no minus")
         return [{"role": "user", "content": input["text"]}]
 
-    def format_output(self, output: str | None, input: Row) -> Row:
+    def format_output(self, output: str | None, input: Row) -> Row:  # noqa: A002 - distilabel's name
         return {"rating": len(output or ""), METADATA: {"of": input["text"]}}
 
 
@@ -81,7 +82,7 @@ def test_the_parts_give_the_rows_of_the_task(
 
 
 def test_only_the_answering_part_loads_the_model(echo: Any) -> None:
-    task = Rate(name="t", llm=echo(), loads=[])
+    task = Rate(name="t", llm=echo())
     requests, answers, reading = parts_of(task, "t", first_sample=0)
     for part in (requests, reading):
         part.load()
@@ -117,7 +118,7 @@ def test_the_parts_run_as_the_task_says(echo: Any) -> None:
     assert [each.on_error for each in (requests, answers, reading)] == ["null", "null", "skip"]
     assert requests.input_mappings == reading.input_mappings == task.input_mappings
     assert reading.output_mappings == task.output_mappings
-    assert not answers.input_mappings and not requests.output_mappings and not answers.output_mappings
+    assert answers.input_mappings == answers.output_mappings == requests.output_mappings == {}
     assert reading.strides == (1, 3, 3)
     assert (reading.inputs, reading.outputs) == (task.inputs, task.outputs)
 
