@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from distill_ray.cache.paths import FunctionId
 
+REPLACED = "its rows stand in a merged part"
+
 PRIVATE_SECONDS = 7 * 24 * 3600.0
 """Age at which an output that belongs to one run only goes: whoever ran it may still be reading the rows."""
 
@@ -262,7 +264,7 @@ class _Marks:
         for part in self._facts.parts:
             if part.name in self._parts and self._is_free(part.name):
                 if part.replaced:
-                    self._remove(part.name, "its rows stand in a merged part")
+                    self._remove(part.name, REPLACED)
                 elif policy.is_old(part.written):
                     self._remove(part.name, "of no output, and older than asked")
 

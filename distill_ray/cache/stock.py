@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from distill_ray.cache import paths
 from distill_ray.cache.condemned import Clutter
-from distill_ray.cache.gc import Condemned, FunctionFacts, InUse, OutputFacts, PartFacts
+from distill_ray.cache.gc import REPLACED, Condemned, FunctionFacts, InUse, OutputFacts, PartFacts
 from distill_ray.cache.inventory import (
     Root,
     StoredFunction,
@@ -119,15 +119,15 @@ def take_stock(storage: Storage, others: Iterable[Storage], watcher: RunWatcher,
     return Stock(tuple(current), tuple(functions), in_use, uses, tuple(clutter))
 
 
-def cost_of(stock: Stock, parts: Sequence[Condemned], *, replaced: str) -> Cost:
-    """What it would take to make parts again, but those that go since they are ``replaced``."""
+def cost_of(stock: Stock, parts: Iterable[Condemned]) -> Cost:
+    """What it would take to make parts again, but those whose rows stand in another."""
 
     def read(each: Condemned) -> Cost:
         store = stock.root(each.place).store
         index = store.read_index(each.function, PartEntry(each.name, each.size))
         return Cost(index.seconds, index.input_tokens, index.output_tokens) if index else Cost()
 
-    costs = in_order(read, (each for each in parts if each.why != replaced))
+    costs = in_order(read, (each for each in parts if each.why != REPLACED))
     return sum(costs, Cost())
 
 
