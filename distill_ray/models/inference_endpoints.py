@@ -41,6 +41,8 @@ class InferenceEndpointsLLM(AsyncLLM):
         structured_output: A JSON schema, or a pydantic model, that the answers must follow. With
             ``endpoint_name`` and ``base_url`` it is for text-generation-inference and llama.cpp; ask other
             servers through ``OpenAILLM``.
+        salt: Any text. Part of the signature and of nothing else: change it when the server serves another
+            model under the same name, and no answer of the old one is used any more.
     """
 
     version: ClassVar[str | None] = "1"
@@ -58,6 +60,7 @@ class InferenceEndpointsLLM(AsyncLLM):
     max_retries: Unsigned[RuntimeParameter[int]] = Field(default=6, ge=0)
     timeout: Unsigned[RuntimeParameter[float]] = Field(default=120, gt=0)
     structured_output: RuntimeParameter[JsonSchema | None] = None
+    salt: RuntimeParameter[str | None] = None
 
     _client: AsyncInferenceClient | None = PrivateAttr(default=None)
 

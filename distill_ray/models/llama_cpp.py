@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr
@@ -12,6 +13,7 @@ from pydantic import Field, PrivateAttr
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import local_model
 from distill_ray.models.chat_completion import read_chat_completion
+from distill_ray.models.hub_commit import hub_commit
 from distill_ray.models.llm import LLM, ChatType, GenerateOutput, join_outputs, with_sample_seed
 from distill_ray.models.structured_output import JsonSchema, response_format_of
 from distill_ray.models.weights_digest import file_sha256
@@ -22,8 +24,8 @@ class LlamaCppLLM(LLM):
     """A GGUF model that llama.cpp runs in the process of each replica.
 
     With ``temperature=0`` or a seed the answers are the same every time, whatever the batch and
-    ``n_parallel``. The weights' SHA-256 is part of the signature where the model is a file that the driver
-    can read or one of the named models; for a Hub repository give ``revision``, as its files may change.
+    ``n_parallel``. What identifies the model is the SHA-256 of its weights and the name of their file, in
+    whatever folder it lies; for a Hub repository the commit that its revision stands for when the run begins.
 
     Attributes:
         model: A named model (``"smollm2-135m-instruct"``), the path of a GGUF file, or a Hub repository:
@@ -43,8 +45,8 @@ class LlamaCppLLM(LLM):
     version: ClassVar[str | None] = "1"
     loaded_state: ClassVar[frozenset[str]] = frozenset({"_server", "_threads"})
 
-    model: str = "smollm2-135m-instruct"
-    revision: str | None = None
+    model: Unsigned[str] = "smollm2-135m-instruct"  # signed by what it stands for, see `signed_state`
+    revision: Unsigned[str | None] = None
     n_ctx: RuntimeParameter[int] = Field(default=2048, ge=16)
     chat_template: RuntimeParameter[str | None] = None
     n_parallel: Unsigned[RuntimeParameter[int]] = Field(default=4, ge=1)
@@ -59,22 +61,37 @@ class LlamaCppLLM(LLM):
 
     @property
     def model_name(self) -> str:
-        """The model as it was named."""
-        return self.model
+        """The model as it was named; of a path the name of the file."""
+        return self.model if self._repository or self._named else Path(self.model).name
 
     def signed_state(self) -> dict[str, Any]:
-        """Return the weights' SHA-256; nothing is fetched.
+        """Return the model's name with the weights' SHA-256, or the Hub's commit; no weights are fetched.
 
         Raises:
             ModelError: The model is a path where the driver finds no file.
         """
-        if (named := local_model.NAMED_MODELS.get(self.model)) is not None:
-            return {"model_sha256": named.sha256}
-        if (path := local_model.find_local(self.model)) is not None:
-            return {"model_sha256": file_sha256(path)}
-        if local_model.is_hub_name(self.model):
-            return {}
-        return {"model_sha256": file_sha256(local_model.resolve(self.model))}
+        if self._named is not None:
+            return {"model": self.model, "sha256": self._named.sha256}
+        if self._repository is not None:
+            commit = hub_commit(self._repository, self.revision)
+            return {"model": self.model, "commit": commit or self.revision}
+        return {"model": self.model_name, "sha256": file_sha256(local_model.resolve(self.model))}
+
+    def blind_spots(self) -> list[str]:
+        """Say where the Hub's commit is not known."""
+        if self._named is not None or self._repository is None or hub_commit(self._repository, self.revision):
+            return []
+        unseen = "the Hub cannot be asked for its commit, so other weights under this name do not count."
+        return [f"LlamaCppLLM '{self.model}': {unseen}"]
+
+    @property
+    def _named(self) -> local_model.NamedModel | None:
+        return local_model.NAMED_MODELS.get(self.model)
+
+    @property
+    def _repository(self) -> str | None:
+        """The Hub repository that the weights come from, if they are not on this machine under that name."""
+        return local_model.hub_repository(self.model) if local_model.find_local(self.model) is None else None
 
     def load(self) -> None:
         """Find or fetch the weights and load them.

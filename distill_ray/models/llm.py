@@ -127,6 +127,10 @@ class LLM(Declaration, ABC):
         """Return what else identifies the model, worked out on the driver; it is part of the signature."""
         return {}
 
+    def blind_spots(self) -> list[str]:
+        """Return, in sentences, what may change the model's answers without changing its signature."""
+        return []
+
     @model_validator(mode="after")
     def _check_generation_kwargs(self) -> Self:
         self._checked_kwargs(self.generation_kwargs)

@@ -84,7 +84,7 @@ def resolve(name: str, revision: str | None = None) -> Path:
     if (found := find_local(name)) is not None:
         return found
     looked_at = [str(place) for place in _local_places(name)]
-    if is_hub_name(name):
+    if hub_repository(name):
         try:
             return _from_hub(name, revision)
         except _NotHereError as error:
@@ -97,9 +97,10 @@ def find_local(name: str) -> Path | None:
     return next((place for place in _local_places(name) if place.is_file()), None)
 
 
-def is_hub_name(name: str) -> bool:
-    """Say whether a name can be a Hub repository, or a file in one."""
-    return _HUB_NAME.match(name) is not None and not name.startswith((".", "/"))
+def hub_repository(name: str) -> str | None:
+    """Return the Hub repository that a name can be, or be a file in, such as ``org/name``; else None."""
+    match = None if name.startswith((".", "/")) else _HUB_NAME.match(name)
+    return match and match["repo"]
 
 
 def _local_places(name: str) -> list[Path]:

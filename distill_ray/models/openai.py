@@ -35,6 +35,8 @@ class OpenAILLM(AsyncLLM):
         max_retries: How often a failed request is tried again.
         timeout: Seconds that one try may take.
         structured_output: A JSON schema, or a pydantic model, that the answers must follow.
+        salt: Any text. Part of the signature and of nothing else: change it when the server serves another
+            model under the same name, and no answer of the old one is used any more.
 
     Example:
         ```python
@@ -61,6 +63,7 @@ class OpenAILLM(AsyncLLM):
     max_retries: Unsigned[RuntimeParameter[int]] = Field(default=6, ge=0)
     timeout: Unsigned[RuntimeParameter[float]] = Field(default=120, gt=0)
     structured_output: RuntimeParameter[JsonSchema | None] = None
+    salt: RuntimeParameter[str | None] = None
 
     _client: AsyncOpenAI | None = PrivateAttr(default=None)
     _many_choices: bool = PrivateAttr(default=True)

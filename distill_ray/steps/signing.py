@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from distill_ray.errors import SignatureError
+from distill_ray.models.llm import LLM
 from distill_ray.signature.content import content_of, state
 from distill_ray.signature.encode import Encoding
 from distill_ray.signature.fingerprint import fingerprint, put_piece
@@ -109,6 +110,8 @@ class _Signing:
         signed_state = getattr(value, "signed_state", None)
         if callable(signed_state) and (found := signed_state()):
             tree["_state"] = found
+        if isinstance(value, LLM):
+            self.blind_spots.update(value.blind_spots())
         return {**tree, **self._private(value)} if isinstance(value, BaseStep) else tree
 
     def _private(self, step: BaseStep) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import LlamaCppLLM
 from distill_ray.models.local_model import NAMED_MODELS
+from distill_ray.steps.signing import step_function
+from distill_ray.steps.tasks.answers import Answers
 from tests.models.model_servers import chat
 
 pytestmark = pytest.mark.model
@@ -137,21 +139,51 @@ def test_an_unknown_setting_of_llama_cpp_is_refused(weights: Path) -> None:
         LlamaCppLLM(model=str(weights), extra_kwargs={"n_batches": 3}).load()
 
 
-def test_the_signature_holds_the_digest_of_the_weights_not_of_the_path(weights: Path, tmp_path: Path) -> None:
+def test_the_signature_holds_the_digest_of_the_weights_and_the_name_but_no_folder(tmp_path: Path) -> None:
     known = NAMED_MODELS["smollm2-135m-instruct"].sha256
-    assert LlamaCppLLM().signed_state() == {"model_sha256": known}
-    assert LlamaCppLLM(model=str(weights)).signed_state() == {"model_sha256": known}
-    other = tmp_path / "other.gguf"
-    other.write_bytes(b"weights")
+    assert LlamaCppLLM().signed_state() == {"model": "smollm2-135m-instruct", "sha256": known}
     digest = hashlib.sha256(b"weights").hexdigest()
-    assert LlamaCppLLM(model=str(other)).signed_state() == {"model_sha256": digest}
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        folder.mkdir()
+        (folder / "other.gguf").write_bytes(b"weights")
+        llm = LlamaCppLLM(model=str(folder / "other.gguf"))
+        assert llm.signed_state() == {"model": "other.gguf", "sha256": digest}
+        assert llm.model_name == "other.gguf"
+    assert _signature(LlamaCppLLM(model=str(tmp_path / "here/other.gguf"))) == _signature(llm)
+    Path(llm.model).write_bytes(b"other weights")
+    assert _signature(LlamaCppLLM(model=str(tmp_path / "here/other.gguf"))) != _signature(llm)
+
+
+def test_a_model_of_the_hub_is_identified_by_the_commit_that_this_machine_last_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    refs = tmp_path / "models--org--heard-GGUF" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text("1" * 40)
+    llm = LlamaCppLLM(model="org/heard-GGUF/small.gguf")
+    assert llm.signed_state() == {"model": "org/heard-GGUF/small.gguf", "commit": "1" * 40}
+    assert llm.model_name == "org/heard-GGUF/small.gguf"
+    assert llm.blind_spots() == []
+    named = LlamaCppLLM(model="org/heard-GGUF/small.gguf", revision="1" * 40)
+    assert _signature(named) == _signature(llm)
+    unknown = LlamaCppLLM(model="org/unheard-GGUF", revision="v2")
+    assert unknown.signed_state() == {"model": "org/unheard-GGUF", "commit": "v2"}
+    (blind,) = step_function(Answers(llm=unknown)).blind_spots
+    assert "'org/unheard-GGUF': the Hub cannot be asked for its commit" in blind
+
+
+def _signature(llm: LlamaCppLLM) -> str:
+    return step_function(Answers(llm=llm)).signature
 
 
 def test_signing_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILL_RAY_MODELS_DIR", str(tmp_path))
     monkeypatch.setattr(subprocess, "run", None)
     assert LlamaCppLLM().signed_state()
-    assert LlamaCppLLM(model="someone/some-model-GGUF").signed_state() == {}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert LlamaCppLLM(model="someone/some-model-GGUF").signed_state()["commit"] is None
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ModelError, match="was not found"):
         LlamaCppLLM(model="/nowhere/model.gguf").signed_state()

@@ -215,7 +215,7 @@ def test_unloading_ends_the_thread_and_so_does_forgetting_the_model() -> None:
 @pytest.mark.parametrize(
     ("kind", "unsigned"),
     [
-        (LlamaCppLLM, {"n_parallel", "n_threads", "n_gpu_layers", "verbose"}),
+        (LlamaCppLLM, {"model", "revision", "n_parallel", "n_threads", "n_gpu_layers", "verbose"}),
         (OpenAILLM, {"api_key", "default_headers", "max_concurrency", "max_retries", "timeout"}),
         (InferenceEndpointsLLM, {"api_key", "max_concurrency", "max_retries", "timeout"}),
     ],

@@ -11,6 +11,8 @@ import pytest
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import AsyncLLM
+from distill_ray.steps.signing import step_function
+from distill_ray.steps.tasks.answers import Answers
 from tests.models.model_servers import FaultyServer, Reply, chat
 
 Client = Callable[..., AsyncLLM]
@@ -121,6 +123,24 @@ def test_several_generations_have_a_token_count_and_a_finish_reason_each(
     assert output["finish_reasons"] == ["stop"] * 3
     assert len(output["statistics"]["input_tokens"]) == len(output["statistics"]["output_tokens"]) == 3
     assert sum(output["statistics"]["output_tokens"]) == 5 * len(faulty_server.requests)
+
+
+def test_answers_that_a_server_counts_together_may_each_have_had_all_the_tokens(
+    client: Client, faulty_server: FaultyServer
+) -> None:
+    [output] = client(faulty_server.url).generate_outputs([chat("a")], num_generations=3)
+    one_request = len(faulty_server.requests) == 1
+    assert output.get("most_tokens") == ([5, 5, 5] if one_request else None)
+    assert sum(output["statistics"]["output_tokens"]) == (5 if one_request else 15)
+
+
+def test_a_salt_changes_the_signature_and_nothing_else(client: Client, faulty_server: FaultyServer) -> None:
+    plain, salted = client(faulty_server.url), client(faulty_server.url, salt="after the update of May")
+    signatures = {step_function(Answers(llm=llm)).signature for llm in (plain, salted)}
+    assert len(signatures) == 2
+    assert salted.generate_outputs([chat("a")]) == plain.generate_outputs([chat("a")])
+    first, second = ({**request, "headers": None} for request in faulty_server.requests)
+    assert first == second
 
 
 def test_it_generates_where_a_loop_runs_already(client: Client, faulty_server: FaultyServer) -> None:

@@ -279,7 +279,7 @@ def test_the_code_of_a_users_model_counts() -> None:
 
 def test_the_named_models_weights_count() -> None:
     described = step_function(task(LlamaCppLLM())).preimage["$step"]["llm"]["$model"]
-    assert set(described["_state"]) == {"model_sha256"}
+    assert set(described["_state"]) == {"model", "sha256"}
     assert "n_threads" not in described
 
 
