@@ -22,9 +22,10 @@ from distill_ray.cache.condemned import (
     record_names,
 )
 from distill_ray.cache.gc import Choice, InUse
-from distill_ray.cache.inventory import Root, StoredOutput, read_function, roots, walk_runs
+from distill_ray.cache.inventory import Root, StoredOutput, Tell, read_function, roots
 from distill_ray.cache.live_runs import RunWatcher
-from distill_ray.cache.stock import Tell, is_of_current_salt, read_lease
+from distill_ray.cache.runs import walk_runs
+from distill_ray.cache.stock import is_of_current_salt, read_lease
 from distill_ray.cache.store import READERS
 from distill_ray.storage import Storage
 

@@ -1,8 +1,8 @@
 """Merges the small parts of a function into few large ones, and lets its outputs rest on these instead.
 
 The order that makes it safe to stop at any point: the merged part, then each manifest that named what it
-replaces, then, after the grace period of a collection, the parts that were replaced. A crash leaves parts whose
-rows stand in a merged one too, which the next compaction, or a collection, puts right.
+replaces, then, after the grace period of a collection, the parts that were replaced. A crash leaves parts
+whose rows stand in a merged one too, which the next compaction, or a collection, puts right.
 """
 
 from __future__ import annotations

@@ -5,9 +5,6 @@ A root may hold others (`paths.SUBROOT_FOLDERS`); each is walked like the first.
 
 from __future__ import annotations
 
-import calendar
-import math
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +22,9 @@ from distill_ray.storage import Storage
 
 AHEAD = 4 * READERS
 """Functions or runs that are read, or wait for whoever asked, at once."""
+
+Tell = Callable[[str], None]
+"""Is told what has been looked at, for a progress display."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -123,6 +123,10 @@ class StoredFunction:
         own = sum(output.size for output in self.outputs if not output.private)
         return sum(self.parts.values()) + own + self.preimage
 
+    def loose(self) -> set[str]:
+        """Names of the parts that no output rests on."""
+        return self.parts.keys() - {part.name for output in self.outputs for part in output.parts}
+
     def missing(self, output: StoredOutput) -> tuple[PartEntry, ...]:
         """The parts of an output that are absent or have another size."""
         return tuple(
@@ -130,57 +134,6 @@ class StoredFunction:
             for part in output.parts
             if part.size not in (self.parts.get(part.name), self.elsewhere.get(part.name))
         )
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """What is stored of one run.
-
-    Attributes:
-        run: its id.
-        size: bytes of its folder.
-        beats: whether it has a heartbeat.
-        pipeline: its pipeline's name; empty where it left no record.
-        outputs: keys of the outputs that its record names.
-        private: outputs that belong to it only.
-        damaged: what of it cannot be read.
-    """
-
-    run: str
-    size: int
-    beats: bool
-    pipeline: str = ""
-    outputs: frozenset[str] = frozenset()
-    private: tuple[StoredOutput, ...] = ()
-    damaged: tuple[Damage, ...] = ()
-
-
-@dataclass
-class Uses:
-    """Which runs used which outputs: the newest run of each, by output key, and the pipelines' names."""
-
-    last: dict[str, str] = field(default_factory=dict)
-    pipelines: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-    def add(self, run: StoredRun) -> None:
-        """Take in what a run's record says."""
-        for key in run.outputs:
-            if begun(run.run) >= begun(self.last.get(key, run.run)):
-                self.last[key] = run.run
-            self.pipelines[key].add(run.pipeline)
-
-    def last_use(self, output: StoredOutput) -> str:
-        """The newest run that used an output: the one that wrote it, where no record names another."""
-        used = self.last.get(output.output_key, output.run)
-        return used if begun(used) >= begun(output.run) else output.run
-
-
-def begun(run: str) -> float:
-    """When a run began, in seconds since 1970, as its id says; infinity where it does not say."""
-    try:
-        return float(calendar.timegm(time.strptime(run[:15], "%Y%m%dT%H%M%S")))
-    except ValueError:
-        return math.inf
 
 
 def roots(storage: Storage, others: Iterable[Storage] = (), place: str = "") -> Iterator[Root]:
@@ -225,9 +178,9 @@ def read_function(
     storage = root.store.storage
     sizes = storage.sizes(function.outputs_folder)
     # An empty one hides that of another root, and is none itself.
-    manifests = _named(function.outputs_folder, [name for name, size in sizes.items() if size])
+    manifests = record_paths(function.outputs_folder, [name for name, size in sizes.items() if size])
     # Manifests before parts: a part is there before the manifest that names it.
-    outputs, damaged = _sorted(readers.map(lambda path: read_output(root.store, path), manifests))
+    outputs, damaged = sort_out(readers.map(lambda path: read_output(root.store, path), manifests))
     wrong = [output for output in outputs if output.function != function]
     return StoredFunction(
         root=root,
@@ -280,32 +233,11 @@ def identify(store: CacheStore, folder: str) -> FunctionId | None:
     return function if function.folder == f"{paths.STEPS_FOLDER}/{folder}" else None
 
 
-def walk_runs(root: Root) -> Iterator[StoredRun]:
-    """Give each run of a root."""
-    yield from in_order(lambda run: read_run(root.store, run), root.store.storage.folders(paths.RUNS_FOLDER))
-
-
-def read_run(store: CacheStore, run: str) -> StoredRun:
-    """Read a run's record and the outputs that belong to it only."""
-    folder = paths.run_folder(run)
-    sizes = store.storage.sizes(folder)
-    private = store.storage.sizes(f"{folder}/outputs")
-    found = [read_output(store, path, private=True) for path in _named(f"{folder}/outputs", private)]
-    outputs, damaged = _sorted(found)
-    record = read_record(store, f"{folder}/run.json") if "run.json" in sizes else None
-    if isinstance(record, Damage):
-        damaged.append(record)
-        record = None
-    pipeline, keys = _named_outputs(record or {})
-    return StoredRun(
-        run=run,
-        size=sum(sizes.values()) + sum(private.values()),
-        beats="heartbeat.json" in sizes,
-        pipeline=pipeline,
-        outputs=keys,
-        private=tuple(outputs),
-        damaged=tuple(damaged),
-    )
+def records_below(storage: Storage, folder: str) -> Iterator[str]:
+    """Give the paths of the records in a folder, however deep."""
+    yield from record_paths(folder, storage.sizes(folder))
+    for name in storage.folders(folder):
+        yield from records_below(storage, f"{folder}/{name}")
 
 
 def read_record(store: CacheStore, path: str) -> dict[str, Any] | Damage | None:
@@ -335,12 +267,13 @@ def in_order(work: Callable[[A], B], items: Iterable[A], threads: int = READERS)
                 future.cancel()
 
 
-def _named(folder: str, sizes: Iterable[str]) -> list[str]:
+def record_paths(folder: str, sizes: Iterable[str]) -> list[str]:
+    """Give the paths of the records among what stands in a folder."""
     return [f"{folder}/{name}" for name in sorted(sizes) if name.endswith(paths.RECORD_ENDING)]
 
 
-def _sorted(found: Iterable[StoredOutput | Damage | None]) -> tuple[list[StoredOutput], list[Damage]]:
-    """Outputs, and those that could not be read."""
+def sort_out(found: Iterable[StoredOutput | Damage | None]) -> tuple[list[StoredOutput], list[Damage]]:
+    """Give the outputs, and those that could not be read."""
     outputs: list[StoredOutput] = []
     damaged: list[Damage] = []
     for each in found:
@@ -353,11 +286,3 @@ def _sorted(found: Iterable[StoredOutput | Damage | None]) -> tuple[list[StoredO
 
 def _misplaced(path: str) -> Damage:
     return Damage(path, "swapped", "it is the manifest of another output")
-
-
-def _named_outputs(record: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
-    """The pipeline and the output keys that a run's record names; one of another version names none."""
-    steps = record.get("steps")
-    named = steps.values() if isinstance(steps, dict) else ()
-    keys = {step.get("output_key") for step in named if isinstance(step, dict)}
-    return str(record.get("pipeline") or ""), frozenset(key for key in keys if key and isinstance(key, str))

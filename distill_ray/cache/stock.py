@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,22 +13,18 @@ from distill_ray.cache.inventory import (
     Root,
     StoredFunction,
     StoredOutput,
-    Uses,
-    begun,
+    Tell,
     in_order,
     read_record,
     roots,
     walk_functions,
-    walk_runs,
 )
 from distill_ray.cache.live_runs import RunWatcher
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.root_settings import read_settings
+from distill_ray.cache.runs import Uses, begun, walk_runs
 from distill_ray.cache.store import READERS
 from distill_ray.storage import Storage
-
-Tell = Callable[[str], None]
-"""Is told what has been looked at, for a progress display."""
 
 
 @dataclass(frozen=True)
@@ -197,8 +193,7 @@ def _facts(function: StoredFunction, uses: Uses) -> FunctionFacts:
 
 def _replaced(function: StoredFunction) -> set[str]:
     """Parts whose rows stand in a merged part; looked for only where some part is of no output."""
-    used = {part.name for output in function.outputs for part in output.parts}
-    if used >= function.parts.keys():
+    if not function.loose():
         return set()
     store = function.root.store
 

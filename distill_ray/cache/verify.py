@@ -12,16 +12,17 @@ from distill_ray.cache.inventory import (
     Root,
     StoredFunction,
     StoredOutput,
+    Tell,
     identify,
     in_order,
     read_record,
+    records_below,
     roots,
     walk_functions,
-    walk_runs,
 )
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import decode_part
-from distill_ray.cache.stock import Tell
+from distill_ray.cache.runs import walk_runs
 from distill_ray.errors import CorruptObjectError, StorageError
 from distill_ray.storage import Storage
 
@@ -116,7 +117,8 @@ class Verifier:
     def _records(self, root: Root) -> Iterator[Finding]:
         """Look at the records of pipelines."""
         for record in in_order(
-            lambda path: read_record(root.store, path), _pipeline_records(root.store.storage)
+            lambda path: read_record(root.store, path),
+            records_below(root.store.storage, paths.PIPELINES_FOLDER),
         ):
             self.seen.records += 1
             if isinstance(record, Damage):
@@ -149,14 +151,6 @@ def repair(storage: Storage, findings: Iterable[Finding]) -> int:
     }
     storage.delete(sorted(gone))
     return len(gone)
-
-
-def _pipeline_records(storage: Storage, folder: str = paths.PIPELINES_FOLDER) -> Iterator[str]:
-    for name in storage.sizes(folder):
-        if name.endswith(paths.RECORD_ENDING):
-            yield f"{folder}/{name}"
-    for name in storage.folders(folder):
-        yield from _pipeline_records(storage, f"{folder}/{name}")
 
 
 def _damaged(root: Root, damage: Damage) -> Finding:

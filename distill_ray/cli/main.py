@@ -3,7 +3,7 @@
 Exit codes:
 
 0    done
-1    a step failed: its traceback is shown
+1    a step failed: its traceback is shown; or `cache verify` found something wrong
 2    the command line, the script, the pipeline in it or a parameter is wrong
 3    the cache root cannot be read or written, or another format of distill_ray made it
 4    a model, or what a step declares in `resources`, is not to be had
@@ -25,6 +25,7 @@ from typing import Any
 import click
 
 from distill_ray import __version__, errors
+from distill_ray.cli.cache import cache
 from distill_ray.cli.demo import demo
 from distill_ray.cli.explain import explain
 from distill_ray.cli.plan import plan
@@ -66,7 +67,7 @@ def cli() -> None:
     \b
     Exit codes:
       0    done
-      1    a step failed
+      1    a step failed, or `cache verify` found something wrong
       2    the command line, the script, the pipeline in it or a parameter is wrong
       3    the cache root cannot be read or written, or another format made it
       4    a model, or what a step declares in `resources`, is not to be had
@@ -80,7 +81,7 @@ def cli() -> None:
     """
 
 
-for command in (run, plan, explain, demo):
+for command in (run, plan, explain, demo, cache):
     cli.add_command(command)
 
 
@@ -113,7 +114,8 @@ def _run(arguments: list[str]) -> tuple[int, dict[str, Any] | None]:
     """Return the exit code, and what there is to say as JSON."""
     try:
         with cli.make_context("distill-ray", arguments) as context:
-            return 0, cli.invoke(context)
+            record = cli.invoke(context)
+            return (record or {}).get("exit_code", 0), record
     except click.exceptions.Exit as end:  # --help and the like
         return end.exit_code, None
     except BrokenPipeError:
