@@ -36,6 +36,9 @@ class Catalog(History, Protocol):
     def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
         """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
 
+    def canonical(self, signature: str) -> str:
+        """Return the signature that a function's outputs are stored under: its own, or an older one's."""
+
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
         """Return the unit indexes of the parts that any run left of this function."""
 
@@ -190,8 +193,10 @@ class _Deciding:
     ) -> None:
         self._graph = graph
         self._catalog = catalog
-        self._ids = {name: FunctionId(f.class_name, f.signature) for name, f in functions.items()}
-        self._keys = output_keys(graph, functions)
+        self._ids = {
+            name: FunctionId(f.class_name, catalog.canonical(f.signature)) for name, f in functions.items()
+        }
+        self._keys = output_keys(graph, self._ids)
         self._forced = _forced_steps(graph, use_cache)
         self._asked: dict[str, tuple[Manifest | None, str]] = {}
 
@@ -319,7 +324,7 @@ def _without_taken(step: StepPlan, taken: tuple[Manifest, ...]) -> StepPlan:
     return replace(step, decision="compute", reason=reason, rows_known=0, indexes=())
 
 
-def output_keys(graph: Graph, functions: Mapping[str, StepFunction]) -> dict[str, str]:
+def output_keys(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, str]:
     """What names each step's output: its function, its inputs' output keys, and which of several equal ones.
 
     Two steps of one function on the same input stay two: a model that is asked twice answers twice.

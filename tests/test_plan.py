@@ -47,6 +47,7 @@ class MemoryCatalog:
     distrusted: dict[str, str] = field(default_factory=dict)
     parts: dict[FunctionId, tuple[tuple[PartEntry, UnitIndex], ...]] = field(default_factory=dict)
     runs: LastRuns = field(default_factory=LastRuns)
+    aliases: dict[str, str] = field(default_factory=dict)
     made_from: dict[FunctionId, FunctionRecord] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     listed: list[FunctionId] = field(default_factory=list)
@@ -60,6 +61,9 @@ class MemoryCatalog:
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
         self.listed.append(function)
         return self.parts.get(function, ())
+
+    def canonical(self, signature: str) -> str:
+        return self.aliases.get(signature, signature)
 
     def last_runs(self, pipeline: str) -> LastRuns:
         return self.runs
@@ -175,6 +179,17 @@ def test_a_changed_step_in_the_middle_is_named_by_the_steps_below_it() -> None:
     assert decisions(plan) == {"load": "hit", "ask": "compute", "judge": "resume"}
     assert plan["ask"].reason == "CONFIG: tag: 1 -> 99"
     assert plan["judge"].reason == "UPSTREAM: 'ask' (config); rows that come out as before are reused"
+
+
+def test_a_function_with_an_alias_and_all_below_it_find_what_the_older_one_computed() -> None:
+    graph, catalog = filled(CHAIN)
+    old, refactored = plan_of(graph, catalog), graph_of(CHAIN, ask=Node(name="ask", tag=99))
+    catalog.aliases[sign(refactored)["ask"].signature] = old["ask"].function.signature
+    plan = plan_of(refactored, catalog)
+    assert decisions(plan)["judge"] == "hit"
+    assert plan["ask"].function == old["ask"].function
+    assert plan["judge"].output_key == old["judge"].output_key
+    assert plan.aggregated != old.aggregated
 
 
 def test_rows_to_compute_are_those_that_flow_in_where_they_are_known() -> None:

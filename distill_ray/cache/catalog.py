@@ -33,6 +33,10 @@ class StoreCatalog:
             return None, f"{len(missing)} of its {len(manifest.parts)} parts are gone or cut: {missing[0]}"
         return manifest, ""
 
+    def canonical(self, signature: str) -> str:
+        """Return the signature that a function's outputs are stored under: its own, or an older one's."""
+        return self.store.settings.canonical(signature)
+
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
         """Return the unit indexes of the parts that any run left of this function."""
         return unreplaced(self.store.read_indexes(function, self.store.parts(function)))

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from distill_ray.cache.manifest import Manifest
-from distill_ray.cache.rows import DIGEST_SIZE, decode_rows, row_digests
+from distill_ray.cache.rows import row_digests
 from distill_ray.cache.store import CacheStore
-from distill_ray.errors import StorageError
+from distill_ray.errors import CorruptObjectError
 from distill_ray.explain.explanation import DataChange
 from distill_ray.explain.row_changes import row_changes
+from distill_ray.explain.stored import RowReader, parts_of, stored_digests
 from distill_ray.steps.base import BaseStep
 from distill_ray.steps.loaders.dicts import LoadDataFromDicts
 from distill_ray.steps.loaders.file_system import LoadDataFromFileSystem
@@ -70,19 +72,6 @@ def source_rows(step: BaseStep) -> tuple[SourceRows | None, str]:
     return SourceRows(step), ""
 
 
-def stored_digests(store: CacheStore, manifest: Manifest) -> bytes | None:
-    """The digests of a stored output's rows, from footers; None where one is gone."""
-    indexes = store.read_indexes(manifest.function, manifest.parts)
-    digests = {part.name: index.digests for part, index in indexes}
-    found = bytearray()
-    for segment in manifest.segments:
-        of_part = digests.get(manifest.parts[segment.part].name)
-        if of_part is None:
-            return None
-        found += of_part[segment.first_row * DIGEST_SIZE : (segment.first_row + segment.rows) * DIGEST_SIZE]
-    return bytes(found)
-
-
 def compare_data(store: CacheStore, before: Manifest, now: SourceRows) -> DataChange | None:
     """How the rows at hand differ from a stored output; None where its footers are gone."""
     digests = stored_digests(store, before)
@@ -100,21 +89,14 @@ def compare_data(store: CacheStore, before: Manifest, now: SourceRows) -> DataCh
 
 def _rows_at(store: CacheStore, manifest: Manifest, numbers: set[int]) -> dict[int, Row]:
     """The stored rows of these numbers, of a few parts at most; those that cannot be read are left out."""
-    by_part: dict[str, dict[int, int]] = {}
-    start = 0
-    for segment in manifest.segments:
-        name = manifest.parts[segment.part].name
-        for number in numbers:
-            if start <= number < start + segment.rows:
-                by_part.setdefault(name, {})[number] = segment.first_row + number - start
-        start += segment.rows
+    reader = RowReader(store)
+    parts = parts_of(manifest, sorted(numbers))
+    looked_at = list(dict.fromkeys(parts.values()))[:PARTS_LOOKED_AT]
     found: dict[int, Row] = {}
-    for name, places in list(by_part.items())[:PARTS_LOOKED_AT]:
-        try:
-            table, _ = store.read_part(manifest.function, name)
-        except StorageError:
-            continue
-        found.update((number, decode_rows(table.slice(place, 1))[0]) for number, place in places.items())
+    for number, part in parts.items():
+        if part in looked_at:
+            with suppress(CorruptObjectError):
+                (found[number],) = reader.of_output(manifest, range(number, number + 1))
     return found
 
 

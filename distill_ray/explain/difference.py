@@ -24,6 +24,9 @@ _VALUE_OF: Final = ": value of "
 _MODEL_FIELDS: Final = frozenset(
     {"model", "model_id", "model_path", "model_name", "revision", "base_url", "endpoint_name"}
 )
+_TASK: Final = "task."
+"""How the fields of a task begin in the steps that it is taken apart into."""
+
 _DATA_FIELDS: Final = frozenset({"_state", "data"})
 
 
@@ -90,10 +93,10 @@ def function_reasons(
 
 
 def _kind(change: Change) -> Kind:
-    fields = re.split(r"[.\[]", change.path)
+    fields = re.split(r"[.\[]", change.path.removeprefix(_TASK))
     if change.within == () or (change.within[-1] in ("function", "class") and fields[-1] in ("name", "code")):
         return "code"  # a step that became a generator, say; a function that is a parameter
-    in_model = "model" in change.within
+    in_model = "model" in change.within[1 + change.path.startswith(_TASK) :]
     if "_class" in fields:
         return "model" if in_model and fields[-1] == "name" else "code"
     if in_model and ("_state" in fields or fields[-1] in _MODEL_FIELDS):
@@ -106,7 +109,7 @@ def _kind(change: Change) -> Kind:
 def _code_reason(found: Iterable[Change], pieces: tuple[CodePiece, ...]) -> Reason:
     """The pieces that changed say it all, unless the class has a version or only what names stand for."""
     told = [change_text(c) for c in found if not c.path.endswith("code") and c.within]
-    told = [text.replace("_class.", "class ", 1) for text in told]
+    told = [text.replace("_class.", "class ") for text in told]
     names = tuple(piece.name for piece in pieces)
     if not names and not told:
         told = ["what the names in it stand for"]
@@ -115,7 +118,8 @@ def _code_reason(found: Iterable[Change], pieces: tuple[CodePiece, ...]) -> Reas
 
 def change_text(change: Change) -> str:
     """``llm.generation_kwargs.temperature: 0.7 -> 0.8``."""
-    return f"{change.path}: {_value_text(change.old)} -> {_value_text(change.new)}"
+    path = change.path.removeprefix(_TASK)
+    return f"{path}: {_value_text(change.old)} -> {_value_text(change.new)}"
 
 
 def data_text(change: Change) -> str:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
-from distill_ray.cache.rows import DIGEST_SIZE
-from distill_ray.cache.units import StoredUnits, batch_key
+from distill_ray.cache.units import StoredUnits
 from distill_ray.explain.explanation import Reuse
+from distill_ray.explain.unit_lookup import find_unit, units_of
 from distill_ray.steps.base import Step
 
 Indexes = Sequence[tuple[PartEntry, UnitIndex]]
@@ -41,21 +41,19 @@ def reuse_of_units(
     """Look each unit up, as a run does.
 
     Args:
-        step: a step that is given batches, or all rows at once.
+        step: the step.
         inputs: for each predecessor the digests of its rows, 16 bytes a row.
         indexes: what its parts hold.
         taken: outputs of equal steps, whose rows are not given again.
     """
     stored = StoredUnits(indexes, taken)
-    total = min(len(digests) for digests in inputs) // DIGEST_SIZE
-    size = max(total, 1) if step.is_global else step.input_batch_size
-    rows, missing = 0, 0
+    rows, total, missing = 0, 0, 0
     units: Counter[str] = Counter()
-    for start in range(0, total, size):
-        wanted = slice(start * DIGEST_SIZE, (start + size) * DIGEST_SIZE)
-        found = stored.take(batch_key([digests[wanted] for digests in inputs]))
+    for unit in units_of(step, inputs):
+        total += len(unit.rows[0])
+        found = find_unit(unit, stored)
         if found is None:
-            missing += min(size, total - start)
+            missing += len(unit.rows[0])
         else:
             rows += found.rows
             units[found.part.name] += 1

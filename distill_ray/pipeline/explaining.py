@@ -11,12 +11,13 @@ from distill_ray.cache.paths import FunctionId, function_in, safe_name
 from distill_ray.cache.records import FunctionRecord, StepRecord
 from distill_ray.cache.store import CacheStore
 from distill_ray.errors import ParameterError
-from distill_ray.explain.data import SourceRows, compare_data, source_rows, stored_digests
+from distill_ray.explain.data import SourceRows, compare_data, source_rows
 from distill_ray.explain.deciding import Comparison, StepNow, compare_functions
 from distill_ray.explain.difference import code_pieces
 from distill_ray.explain.explanation import DataChange, Explanation, Reuse, StepExplanation
 from distill_ray.explain.reason import Reason
 from distill_ray.explain.reuse import reuse_at_most, reuse_of_output, reuse_of_units
+from distill_ray.explain.stored import stored_digests
 from distill_ray.graph.dag import listed
 from distill_ray.plan import Plan, StepPlan
 from distill_ray.steps.base import Step

@@ -190,7 +190,7 @@ class Pipeline:
         dataset_batch_size: int = 50,
     ) -> Plan:
         """Say what `run` would do with the same arguments, and why, without running anything."""
-        return _planned(self, parameters, use_cache, dataset, dataset_batch_size)[0]
+        return planned(self, parameters, use_cache, dataset, dataset_batch_size)[0]
 
     def explain(self, step: str | None = None, **arguments: Any) -> Explanation:
         """Say at length why `run` would compute what it would, and what it would find; runs nothing.
@@ -206,7 +206,7 @@ class Pipeline:
         """
         from distill_ray.pipeline.explaining import explain_plan
 
-        return explain_plan(*_planned(self, **arguments), step)
+        return explain_plan(*planned(self, **arguments), step)
 
     def dump(self) -> dict[str, Any]:
         """The pipeline as a tree of plain values, which `from_dict` reads; secrets are left out."""
@@ -305,13 +305,14 @@ def _as_text(name: str | None) -> str | None:
     return name
 
 
-def _planned(
+def planned(
     pipeline: Pipeline,
     parameters: Parameters | None = None,
     use_cache: bool = True,
     dataset: Any = None,
     dataset_batch_size: int = 50,
 ) -> tuple[Plan, CacheStore]:
+    """What `Pipeline.plan` gives, and the cache that it was made from."""
     from distill_ray.pipeline.running import open_store, plan_run
 
     graph = _prepared(pipeline.graph, parameters, dataset, dataset_batch_size)
