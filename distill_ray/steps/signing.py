@@ -83,7 +83,8 @@ class _Signing:
 
     def _stand_in(self, value: object) -> Tagged:
         if isinstance(value, BaseModel):
-            return Tagged("model", self.signed_fields(value))
+            kind = kind_of(value) if isinstance(value, BaseStep) else "model"
+            return Tagged(kind, self.signed_fields(value))
         if isinstance(value, type):
             return Tagged("class", self._class(value))
         if isinstance(value, FunctionType):

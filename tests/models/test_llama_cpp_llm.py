@@ -170,12 +170,12 @@ def test_a_model_of_the_hub_is_identified_by_the_commit_that_this_machine_last_h
     assert _signature(named) == _signature(llm)
     unknown = LlamaCppLLM(model="org/unheard-GGUF", revision="v2")
     assert unknown.signed_state() == {"model": "org/unheard-GGUF", "commit": "v2"}
-    (blind,) = step_function(Answers(llm=unknown)).blind_spots
+    (blind,) = step_function(Answers.of(unknown)).blind_spots
     assert "'org/unheard-GGUF': the Hub cannot be asked for its commit" in blind
 
 
 def _signature(llm: LlamaCppLLM) -> str:
-    return step_function(Answers(llm=llm)).signature
+    return step_function(Answers.of(llm)).signature
 
 
 def test_signing_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_answers_that_a_server_counts_together_may_each_have_had_all_the_tokens(
 
 def test_a_salt_changes_the_signature_and_nothing_else(client: Client, faulty_server: FaultyServer) -> None:
     plain, salted = client(faulty_server.url), client(faulty_server.url, salt="after the update of May")
-    signatures = {step_function(Answers(llm=llm)).signature for llm in (plain, salted)}
+    signatures = {step_function(Answers.of(llm)).signature for llm in (plain, salted)}
     assert len(signatures) == 2
     assert salted.generate_outputs([chat("a")]) == plain.generate_outputs([chat("a")])
     first, second = ({**request, "headers": None} for request in faulty_server.requests)

@@ -42,14 +42,22 @@ class Answers(Step):
     every limit that it fits in.
 
     Attributes:
-        llm: the model.
+        llm: the model without its limit: what is signed.
+        asked: the model.
     """
 
     version: ClassVar[str | None] = "1"
     row_wise: ClassVar[bool] = True
     joins_input: ClassVar[bool] = False
 
-    llm: Unsigned[LLM]  # signed without its limit, see `signed_state`
+    llm: LLM
+    asked: Unsigned[LLM]
+
+    @classmethod
+    def of(cls, llm: LLM, **settings: Any) -> Answers:
+        """Make the step that asks a model."""
+        kwargs = {name: each for name, each in llm.generation_kwargs.items() if name != MAX_NEW_TOKENS}
+        return cls(llm=llm.model_copy(update={"generation_kwargs": kwargs}), asked=llm, **settings)
 
     @property
     def inputs(self) -> StepColumns:
@@ -61,15 +69,10 @@ class Answers(Step):
         """What is known of an answer."""
         return ["generation", "finish_reason", "statistics", "most_tokens", "model_name", "extras"]
 
-    def signed_state(self) -> dict[str, Any]:
-        """Return the model without its limit."""
-        kwargs = {name: each for name, each in self.llm.generation_kwargs.items() if name != MAX_NEW_TOKENS}
-        return {"llm": self.llm.model_copy(update={"generation_kwargs": kwargs})}
-
     @property
     def output_limit(self) -> int | None:
         """The tokens that an answer may have; None where the model does not say."""
-        return max_new_tokens_of(self.llm)
+        return max_new_tokens_of(self.asked)
 
     def limits_served(self, rows: Sequence[Row]) -> tuple[int, int | None]:
         """Return the smallest and the largest limit under which the model would give this very answer."""
@@ -90,17 +93,17 @@ class Answers(Step):
     def load(self) -> None:
         """Load the model."""
         super().load()
-        self.llm.load()
+        self.asked.load()
 
     def unload(self) -> None:
         """Unload the model."""
-        self.llm.unload()
+        self.asked.unload()
         super().unload()
 
     def process(self, inputs: StepInput) -> StepOutput:
         """Yield the answers."""
         asked = [row for row in inputs if row["request"] is not None]
-        answers = iter(ask(self.llm, [(row["request"], row["sample"]) for row in asked]))
+        answers = iter(ask(self.asked, [(row["request"], row["sample"]) for row in asked]))
         missing = dict.fromkeys(self.outputs)
         yield [dict(missing) if row["request"] is None else next(answers) for row in inputs]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from distill_ray.errors import ModelError
@@ -82,6 +83,10 @@ class ReadAnswers(TaskPart):
         """Return the name: metadata and columns are called by it."""
         return {"name": self.task.name}
 
+    def tokens_of(self, rows: Sequence[Row]) -> tuple[int, int]:  # noqa: ARG002
+        """Return none: they were counted where the model was asked."""
+        return 0, 0
+
     def process(self, *inputs: StepInput) -> StepOutput:
         """Yield the rows with the answers to them."""
         rows, requests, answers = inputs
@@ -121,8 +126,8 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         on_error=on_error,
         use_cache=task.use_cache,
     )
-    answers = Answers(
-        llm=task.llm,
+    answers = Answers.of(
+        task.llm,
         resources=task.resources,
         input_batch_size=task.input_batch_size * task.num_generations,
         on_error=on_error,

@@ -45,7 +45,7 @@ def recording(output: dict[str, Any] | None = None, **kwargs: Any) -> Recording:
 
 def answer(llm: LLM) -> Row:
     """The answer to one request."""
-    (rows,) = Answers(llm=llm).process([{"request": said("a"), "sample": 0}])
+    (rows,) = Answers.of(llm).process([{"request": said("a"), "sample": 0}])
     (row,) = rows
     return row
 
@@ -80,7 +80,7 @@ def test_with_a_seed_the_kth_sample_has_the_kth_seed_after_it() -> None:
 def test_no_request_has_no_answer_and_is_not_asked() -> None:
     llm = recording()
     given: list[Row] = [{"request": None, "sample": 0}, {"request": said("a"), "sample": 0}]
-    (rows,) = Answers(llm=llm).process(given)
+    (rows,) = Answers.of(llm).process(given)
     assert set(rows[0]) == set(rows[1])
     assert set(rows[0].values()) == {None}
     assert rows[1]["generation"] == "a0"
@@ -103,14 +103,14 @@ def test_what_the_model_tells_of_an_answer_is_kept() -> None:
         "model_name": "recording",
         "extras": {"logprobs": [[{"token": "a", "logprob": -1.0}]]},
     }
-    assert Answers(llm=llm).tokens_of([answer(llm), answer(llm)]) == (6, 10)
+    assert Answers.of(llm).tokens_of([answer(llm), answer(llm)]) == (6, 10)
 
 
 def test_what_the_model_does_not_tell_is_unknown() -> None:
     found = answer(recording())
     assert found["finish_reason"] == "unknown"
     assert found["statistics"] is found["most_tokens"] is found["extras"] is None
-    assert Answers(llm=recording()).tokens_of([found]) == (0, 0)
+    assert Answers.of(recording()).tokens_of([found]) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_an_answer_serves_the_limits_under_which_it_would_be_the_same(
     output: dict[str, Any] = {} if reason is None else {"finish_reasons": [reason]}
     if tokens is not None:
         output["statistics"] = {"input_tokens": [1], "output_tokens": [tokens]}
-    step = Answers(llm=recording(output, max_new_tokens=20))
+    step = Answers.of(recording(output, max_new_tokens=20))
     (rows,) = step.process([{"request": said("a"), "sample": 0}])
     assert step.limits_served(rows) == served
 
@@ -144,23 +144,23 @@ def test_where_a_server_counted_several_answers_together_each_may_have_had_all_t
         "statistics": {"input_tokens": [3, 0], "output_tokens": [6, 5]},
         "most_tokens": [11, 11],
     }
-    step = Answers(llm=recording(output, max_new_tokens=20))
+    step = Answers.of(recording(output, max_new_tokens=20))
     (rows,) = step.process([{"request": said("a"), "sample": sample} for sample in range(2)])
     assert [step.limits_served([row]) for row in rows] == [(12, None)] * 2
     assert step.tokens_of(rows) == (3, 11)
 
 
 def test_the_limit_in_force_is_the_one_given_or_the_models_own() -> None:
-    assert Answers(llm=recording(max_new_tokens=20)).output_limit == 20
-    assert Answers(llm=recording()).output_limit == 16
+    assert Answers.of(recording(max_new_tokens=20)).output_limit == 20
+    assert Answers.of(recording()).output_limit == 16
 
 
 def test_a_model_without_a_limit_serves_those_who_ask_for_none(echo: Any) -> None:
-    step = Answers(llm=echo())
+    step = Answers.of(echo())
     assert step.output_limit is None
     (rows,) = step.process([{"request": said("abc"), "sample": 0}])
     assert step.limits_served(rows) == (4, None)  # it ended by itself
-    (rows,) = Answers(llm=recording()).process([{"request": said("abc"), "sample": 0}])
+    (rows,) = Answers.of(recording()).process([{"request": said("abc"), "sample": 0}])
     least, most = step.limits_served(rows)  # unknown how it ended
     assert least > 10**9
     assert most is None
@@ -168,7 +168,7 @@ def test_a_model_without_a_limit_serves_those_who_ask_for_none(echo: Any) -> Non
 
 def test_the_signature_is_the_models_without_its_limit() -> None:
     def signature(**kwargs: Any) -> str:
-        return step_function(Answers(llm=recording(**kwargs))).signature
+        return step_function(Answers.of(recording(**kwargs))).signature
 
     assert signature(max_new_tokens=20) == signature(max_new_tokens=30) == signature()
     assert signature(temperature=0.5) != signature()
