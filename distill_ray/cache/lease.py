@@ -11,6 +11,7 @@ What may be removed, and when:
 
 - by the holder, its own epoch and those before it, once the output's manifest stands (`Leases.release`):
   whoever comes next gains the first epoch again, and finds the manifest;
+- by a run that waits, what says so (`Leases.leave`), once it reads no more of what the holder made;
 - by anyone, the leases of a run that ended or died long ago, an hour at the least: another run may be just
   about to make the epoch that follows. Its heartbeat may go with them;
 - nothing of a run that may live: neither its leases nor its heartbeat.
@@ -136,6 +137,23 @@ class Leases:
         """Remove the leases of an output whose manifest now stands. Without it, let the run's end free it."""
         self._storage.delete(paths.lease(held.output_key, epoch) for epoch in held.epochs)
 
+    def wait(self, outputs: Mapping[str, str]) -> None:
+        """Say that this run waits for outputs: who computes them leaves in place what it may be reading.
+
+        Args:
+            outputs: ``{output key: what this run calls the step}``.
+        """
+        _at_once(lambda each: self._make(paths.waiting(each[0], self._run), each[1]), outputs.items())
+
+    def leave(self, outputs: Iterable[str]) -> None:
+        """Say that this run reads no more of what others made of these outputs."""
+        self._storage.delete(paths.waiting(key, self._run) for key in outputs)
+
+    def awaited(self, outputs: Iterable[str]) -> set[str]:
+        """Those of some outputs that other runs wait for, or did when they died: one listing."""
+        names = {paths.awaited_output(name) for name in self._storage.sizes(paths.LEASES_FOLDER)}
+        return {key for key in outputs if paths.safe_name(key) in names}
+
     def _look(self, outputs: Mapping[str, str], epochs: dict[str, tuple[int, ...]]) -> dict[str, Held | Busy]:
         """Say who holds the newest epochs; where another run was quicker, add its epoch and leave it out."""
         newest = {key: epochs[key][-1] for key in outputs if epochs[key]}
@@ -152,7 +170,7 @@ class Leases:
                 free.append((key, newest.get(key, 0) + 1))
             else:
                 found[key] = Busy(key, newest[key], lease, self._watches[lease.run].beat)
-        taken = _at_once(lambda each: self._take(*each, outputs[each[0]]), free)
+        taken = _at_once(lambda each: self._make(paths.lease(*each), outputs[each[0]]), free)
         for (key, epoch), is_ours in zip(free, taken, strict=True):
             epochs[key] = (*epochs[key], epoch)
             if is_ours:
@@ -181,10 +199,10 @@ class Leases:
         watch = self._watches.setdefault(lease.run, Watch(lease.beat_seconds))
         return watch.is_dead(content, asked, self._clock())
 
-    def _take(self, output_key: str, epoch: int, step: str) -> bool:
-        """Make an epoch; False where another run was quicker."""
+    def _make(self, path: str, step: str) -> bool:
+        """Make a lease; False where another run was quicker."""
         lease = Lease(run=self._run, step=step, beat_seconds=self._beat_seconds, nonce=self._nonce)
-        return self._storage.put_if_absent(paths.lease(output_key, epoch), lease.model_dump_json().encode())
+        return self._storage.put_if_absent(path, lease.model_dump_json().encode())
 
 
 def _at_once(function: Callable[[A], B], arguments: Iterable[A]) -> list[B]:

@@ -75,6 +75,11 @@ def signature_file_in(folder: str) -> str:
     return f"{STEPS_FOLDER}/{folder}/signature.json"
 
 
+def run_output(run: str, output_key: str) -> str:
+    """Where the manifest of an output stands that lacks rows which failed: no other run may believe it."""
+    return f"{run_folder(run)}/outputs/{safe_name(output_key)}{RECORD_ENDING}"
+
+
 def pipeline_record(name: str, signature: str, aggregated: str) -> str:
     """Where the record of a finished pipeline stands."""
     return f"pipelines/{safe_name(name)}/{safe_name(signature)}/{safe_name(aggregated)}.json"
@@ -132,6 +137,20 @@ def split_lease(name: str) -> tuple[str, int] | None:
     """Take a lease's name apart: how its output is called there, and the epoch; None for another file."""
     output, _, epoch = name.rpartition(".")
     return (output, int(epoch)) if output and re.fullmatch(r"[1-9][0-9]{0,17}", epoch) else None
+
+
+_WAITING = ".waiting."
+
+
+def waiting(output_key: str, run: str) -> str:
+    """Where it stands that a run waits for an output that another one computes: named as leases are."""
+    return f"{LEASES_FOLDER}/{safe_name(output_key)}{_WAITING}{safe_name(run)}.1"
+
+
+def awaited_output(name: str) -> str | None:
+    """How the output that such a run waits for is called in leases; None for another file."""
+    output, waiting, _ = name.partition(_WAITING)
+    return output if waiting else None
 
 
 _MAX_LENGTH = 80

@@ -173,6 +173,20 @@ def test_what_was_released_leaves_nothing_and_is_free(first: Run, second: Run, s
     assert Run(storage, "third", Clock()).acquire() == Held(KEY, (1,))
 
 
+def test_who_computes_an_output_knows_whether_others_wait_for_it(
+    first: Run, second: Run, storage: Storage
+) -> None:
+    assert first.leases.awaited([KEY, OTHER]) == set()
+    assert first.holds()
+    second.leases.wait({KEY: "step"})
+    second.leases.wait({KEY: "step"})
+    assert first.leases.awaited([KEY, OTHER]) == {KEY}
+    assert first.acquire() == Held(KEY, (1,))
+    second.leases.leave([KEY])
+    assert first.leases.awaited([KEY, OTHER]) == set()
+    assert list(storage.sizes(paths.LEASES_FOLDER)) == [f"{KEY}.1"]
+
+
 def test_names_of_another_run_do_not_steer_the_terminal(first: Run, second: Run) -> None:
     first.leases.acquire({KEY: "a\x1b[2J\nb"})
     busy = second.acquire()

@@ -9,16 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_ray.cache.paths import (
+    LEASES_FOLDER,
     FunctionId,
+    awaited_output,
     finished_record,
     is_safe_name,
     latest_record,
+    lease,
     pipeline_record,
     probe,
     run_folder,
     safe_name,
     salted_folder,
     scope_folder,
+    split_lease,
+    waiting,
 )
 
 names = st.one_of(
@@ -85,6 +90,20 @@ def test_plain_names_are_kept_as_they_are(name: str) -> None:
 def test_a_name_that_looks_like_a_changed_one_is_changed_again() -> None:
     changed = safe_name("my step")
     assert safe_name(changed) != changed
+
+
+@given(names, st.integers(1, 10**9))
+def test_a_lease_is_told_by_its_output_and_epoch(name: str, epoch: int) -> None:
+    folder, element = lease(name, epoch).split("/")
+    assert folder == LEASES_FOLDER
+    assert split_lease(element) == (safe_name(name), epoch)
+
+
+@given(names, names)
+def test_who_waits_for_an_output_is_told_from_who_computes_it(name: str, run: str) -> None:
+    element = waiting(name, run).removeprefix(f"{LEASES_FOLDER}/")
+    assert awaited_output(element) == safe_name(name) or ".waiting." in safe_name(name)
+    assert split_lease(element) != (safe_name(name), 1)
 
 
 def test_a_function_is_found_by_its_signature() -> None:
