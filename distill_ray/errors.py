@@ -12,6 +12,7 @@ DistillRayError
 │   └── FormatVersionError   the cache root was made by another format of distill_ray
 ├── ResourceError       no node can ever hold what a step declares
 ├── StepError           a step raised while running
+│   └── DamagedPartError    rows that a step needs are stored no more: another attempt computes them
 └── RunInterruptedError the run was stopped; run it again to resume
 """
 
@@ -73,6 +74,10 @@ class StepError(DistillRayError):
         self.trace = trace
         text = f"Step '{step}'{_place(rows)}: {message}"
         super().__init__(f"{text}\n\n{trace}" if trace else text)
+
+
+class DamagedPartError(StepError):
+    """Rows that a step was to read are stored no more, or not as they were written."""
 
 
 class RunInterruptedError(DistillRayError):

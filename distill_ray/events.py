@@ -75,20 +75,26 @@ class StepAdvanced:
         rows_reused: rows out that were stored before.
         rows_computed: rows out that were made in this run.
         batches_computed: batches that were made in this run.
+        rows_failed: input rows that the step could not do and went on without.
+        rows_checked: stored rows that were computed again to compare.
+        rows_differing: how many of them came out differently.
         seconds: seconds of work, over all replicas.
         input_tokens: tokens that models read.
         output_tokens: tokens that models wrote.
     """
 
     step: str
-    rows_in: int
-    rows_out: int
-    rows_reused: int
-    rows_computed: int
-    batches_computed: int
-    seconds: float
-    input_tokens: int
-    output_tokens: int
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_reused: int = 0
+    rows_computed: int = 0
+    batches_computed: int = 0
+    rows_failed: int = 0
+    rows_checked: int = 0
+    rows_differing: int = 0
+    seconds: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,64 @@ class StepFailed:
     step: str
     message: str
     rows: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class RowsFailed:
+    """A step could not do some rows, and went on without them as its ``on_error`` says.
+
+    Attributes:
+        step: the step's name.
+        first_row: number of the first in the step's input.
+        rows: how many.
+        message: what happened.
+    """
+
+    step: str
+    first_row: int
+    rows: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Divergent:
+    """Another run has made the same output with other rows; the first one committed is kept.
+
+    Attributes:
+        step: the step's name.
+        output_key: the output's key.
+        kept: digest of the rows that are kept.
+        kept_of: the run that made those.
+        made: digest of the rows that this run made.
+    """
+
+    step: str
+    output_key: str
+    kept: str
+    kept_of: str
+    made: str
+
+
+@dataclass(frozen=True)
+class DamageFound:
+    """Stored rows that the run needs are gone or damaged; they were removed.
+
+    Attributes:
+        reason: what was found.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunRepaired:
+    """The run goes on with a new plan, in which what was damaged is computed again.
+
+    Attributes:
+        steps: what the plan says of each step, in order.
+    """
+
+    steps: tuple[StepDecided, ...]
 
 
 @dataclass(frozen=True)
@@ -158,6 +222,10 @@ RunEvent: TypeAlias = (
     | PartWritten
     | StepFinished
     | StepFailed
+    | RowsFailed
+    | Divergent
+    | DamageFound
+    | RunRepaired
     | RunStopping
     | RunFinished
 )

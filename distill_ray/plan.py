@@ -20,6 +20,7 @@ from distill_ray.explain.deciding import History, StepNow, reasons_of
 from distill_ray.explain.reason import Reason
 from distill_ray.graph import Graph
 from distill_ray.signature.encode import digest
+from distill_ray.steps.base import BaseStep, Step
 from distill_ray.steps.signing import StepFunction, step_function
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class StepPlan:
         indexes: of a resumed step: what its parts hold.
         taken: of a resumed step: outputs of equal steps on the same input, whose rows are not given again.
         replace_manifest: a manifest that stands under this output key is not to be believed.
+        output_limit: see `Step.output_limit`.
     """
 
     name: str
@@ -74,6 +76,7 @@ class StepPlan:
     indexes: tuple[tuple[PartEntry, UnitIndex], ...] = field(default=(), repr=False)
     taken: tuple[Manifest, ...] = field(default=(), repr=False)
     replace_manifest: bool = False
+    output_limit: int | None = None
 
     @property
     def runs(self) -> bool:
@@ -227,7 +230,10 @@ class _Deciding:
         return decided
 
     def _step(self, name: str, decision: Decision, reason: str, **known: Any) -> StepPlan:
-        return StepPlan(name, decision, reason, self._ids[name], self._keys[name], **known)
+        limit = output_limit(self._graph.steps[name])
+        return StepPlan(
+            name, decision, reason, self._ids[name], self._keys[name], output_limit=limit, **known
+        )
 
     def _needed_and_hits(self, rejected: Mapping[str, Reason]) -> tuple[set[str], dict[str, Manifest]]:
         """Ask leaf first: what lies above a hit is needed by it no more."""
@@ -324,6 +330,11 @@ def _without_taken(step: StepPlan, taken: tuple[Manifest, ...]) -> StepPlan:
     return replace(step, decision="compute", reason=reason, rows_known=0, indexes=())
 
 
+def output_limit(step: BaseStep) -> int | None:
+    """The bound on a step's units that is not signed, if it has one: see `Step.output_limit`."""
+    return step.output_limit if isinstance(step, Step) else None
+
+
 def output_keys(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, str]:
     """What names each step's output: its function, its inputs' output keys, and which of several equal ones.
 
@@ -334,8 +345,10 @@ def output_keys(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, 
     for name in graph.order():
         signature = functions[name].signature
         inputs = [keys[source] for source in graph.predecessors(name)]
-        equal = (signature, *inputs)
-        keys[name] = digest({"function": signature, "inputs": inputs, "twin": equal_before[equal]})
+        limit = output_limit(graph.steps[name])
+        limited = {} if limit is None else {"limit": limit}
+        equal = (signature, str(limit), *inputs)
+        keys[name] = digest({"function": signature, "inputs": inputs, "twin": equal_before[equal], **limited})
         equal_before[equal] += 1
     return keys
 

@@ -16,12 +16,20 @@ from distill_ray.errors import CorruptObjectError
 
 @dataclass(frozen=True)
 class StoreCatalog:
-    """Answers from a cache root."""
+    """Answers from a cache root.
+
+    Attributes:
+        store: the root.
+        by_unit: pass over complete outputs, so that everything is looked up unit by unit.
+    """
 
     store: CacheStore
+    by_unit: bool = False
 
     def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
         """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
+        if self.by_unit:
+            return None, ""
         try:
             manifest = self.store.read_manifest(function, output_key)
         except CorruptObjectError as error:

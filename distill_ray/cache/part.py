@@ -17,10 +17,10 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 import pyarrow as pa
@@ -41,6 +41,16 @@ _ZEROS: Final = b"0" * 64
 _NO_LIMIT: Final = (1 << 31) - 1  # pyarrow refuses an index of a few million rows otherwise
 
 
+NO_UNIT: Final = b"\xff" * KEY_SIZE
+"""The key of a unit that failed: its rows are part of an output, but are never found again."""
+
+Shape: TypeAlias = tuple[tuple[str, ...], tuple[str, ...] | None]
+"""What of a row a row-wise step gave itself: its columns, and its keys in the column of metadata (or all)."""
+
+Limits: TypeAlias = tuple[int, int | None]
+"""The smallest and the largest limit that a unit's rows serve; None: there is no largest."""
+
+
 @dataclass(frozen=True)
 class UnitIndex:
     """What a part's rows were made from, and what making them cost.
@@ -54,21 +64,36 @@ class UnitIndex:
         seconds: time spent computing the rows.
         input_tokens: tokens sent to models for the rows.
         output_tokens: tokens that models answered with.
+        replaced_rows: for each of ``replaces`` ``(first row, rows)``: where its rows stand in this part.
+        wholes: for each unit of a row-wise step 16 bytes: digest of the input row with all its columns.
+        shapes: what of its rows a row-wise step gave itself, each different shape once.
+        row_shapes: ``(number of the shape, rows)`` for rows that follow each other.
+        limits: for each unit the limits it serves; empty where the step has none.
     """
 
     keys: bytes
     counts: tuple[int, ...]
     digests: bytes
     run: str
-    replaces: tuple[str, ...]
-    seconds: float
-    input_tokens: int
-    output_tokens: int
+    replaces: tuple[str, ...] = ()
+    seconds: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    replaced_rows: tuple[tuple[int, int], ...] = ()
+    wholes: bytes = b""
+    shapes: tuple[Shape, ...] = ()
+    row_shapes: tuple[tuple[int, int], ...] = ()
+    limits: tuple[Limits, ...] = ()
 
     @property
     def rows(self) -> int:
         """How many rows the part holds."""
         return sum(self.counts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and digests, which do not compress."""
+        return len(self.keys) + len(self.digests) + len(self.wholes)
 
     @property
     def units(self) -> Iterator[tuple[bytes, int, int]]:
@@ -77,6 +102,80 @@ class UnitIndex:
         for number, count in enumerate(self.counts):
             yield self.keys[number * KEY_SIZE : (number + 1) * KEY_SIZE], first, count
             first += count
+
+    def of_replaced(self, name: str) -> tuple[int, UnitIndex] | None:
+        """Give the first row in this part of a part that it replaces, and the index which that one had."""
+        places = dict(zip(self.replaces, self.replaced_rows, strict=False))
+        if name not in places:
+            return None
+        start, rows = places[name]
+        units = [
+            number
+            for number, (_, first, count) in enumerate(self.units)
+            if start <= first and first + count <= start + rows
+        ]
+        shapes = self.shapes_of_rows()[start : start + rows]
+        index = replace(
+            self,
+            keys=_items(self.keys, units),
+            counts=tuple(self.counts[number] for number in units),
+            digests=self.digests[start * DIGEST_SIZE : (start + rows) * DIGEST_SIZE],
+            wholes=_items(self.wholes, units),
+            shapes=tuple(dict.fromkeys(shapes)),
+            limits=tuple(self.limits[number] for number in units if self.limits),
+        )
+        numbers = {shape: number for number, shape in enumerate(index.shapes)}
+        return start, replace(index, row_shapes=tuple((numbers[shape], 1) for shape in shapes))
+
+    def shapes_of_rows(self) -> list[Shape]:
+        """Give each row's shape, in order; none where the step is not row-wise."""
+        return [self.shapes[number] for number, rows in self.row_shapes for _ in range(rows)]
+
+
+def _items(digests: bytes, numbers: Sequence[int]) -> bytes:
+    """Those with these numbers of digests that stand one after the other."""
+    return b"".join(digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE] for number in numbers)
+
+
+def concat_indexes(indexes: Sequence[UnitIndex], run: str, merged: Sequence[str] = ()) -> UnitIndex:
+    """Give the index of a part that holds the rows of several one after the other.
+
+    Args:
+        indexes: theirs.
+        run: the run that writes the part.
+        merged: names of the parts that the indexes are of, where these are replaced by the new one.
+    """
+    numbers: dict[Shape, int] = {}
+    row_shapes: list[tuple[int, int]] = []
+    replaces: list[str] = []
+    replaced_rows: list[tuple[int, int]] = []
+    first = 0
+    for position, index in enumerate(indexes):
+        for number, rows in index.row_shapes:
+            shape = numbers.setdefault(index.shapes[number], len(numbers))
+            if row_shapes and row_shapes[-1][0] == shape:
+                rows += row_shapes.pop()[1]  # noqa: PLW2901
+            row_shapes.append((shape, rows))
+        if merged:  # also what the merged ones replaced: a crash may have left all generations behind
+            replaces += [merged[position], *index.replaces]
+            replaced_rows += [(first, index.rows)]
+            replaced_rows += [(first + start, rows) for start, rows in index.replaced_rows]
+        first += index.rows
+    return UnitIndex(
+        keys=b"".join(each.keys for each in indexes),
+        counts=tuple(count for each in indexes for count in each.counts),
+        digests=b"".join(each.digests for each in indexes),
+        run=run,
+        replaces=tuple(replaces),
+        seconds=sum(each.seconds for each in indexes),
+        input_tokens=sum(each.input_tokens for each in indexes),
+        output_tokens=sum(each.output_tokens for each in indexes),
+        replaced_rows=tuple(replaced_rows),
+        wholes=b"".join(each.wholes for each in indexes),
+        shapes=tuple(numbers),
+        row_shapes=tuple(row_shapes),
+        limits=tuple(each for index in indexes for each in index.limits),
+    )
 
 
 def encode_part(table: pa.Table, index: UnitIndex) -> bytes:
@@ -216,39 +315,39 @@ def _parse_footer(footer: bytes) -> tuple[Any, UnitIndex]:
 
 def _problem(index: UnitIndex, rows: int) -> str | None:
     """Say in what an index does not describe so many rows."""
-    if len(index.keys) != KEY_SIZE * len(index.counts):
-        return f"{len(index.keys)} bytes of keys for {len(index.counts)} units"
-    if any(count < 0 for count in index.counts) or index.rows != rows:
-        return f"it counts {index.rows} rows, there are {rows}"
-    if len(index.digests) != DIGEST_SIZE * rows:
-        return f"{len(index.digests)} bytes of digests for {rows} rows"
-    return None
+    units = len(index.counts)
+    shaped = sum(count for _, count in index.row_shapes)
+    wrong = {
+        f"{len(index.keys)} bytes of keys for {units} units": len(index.keys) != KEY_SIZE * units,
+        "it counts less than no rows": any(count < 0 for count in index.counts),
+        f"it counts {index.rows} rows, there are {rows}": index.rows != rows,
+        f"{len(index.digests)} bytes of digests for {rows} rows": len(index.digests) != DIGEST_SIZE * rows,
+        "digests of some input rows are missing": len(index.wholes) not in (0, DIGEST_SIZE * units),
+        "limits of some units are missing": len(index.limits) not in (0, units),
+        f"it gives shapes of {shaped} rows, there are {rows}": shaped not in (0, rows),
+        "it names a shape that it lacks": any(n not in range(len(index.shapes)) for n, _ in index.row_shapes),
+        "the place of a replaced part is missing": len(index.replaced_rows) not in (0, len(index.replaces)),
+    }
+    return next((problem for problem, found in wrong.items() if found), None)
+
+
+_BYTES: Final = ("keys", "digests", "wholes")
 
 
 def _index_to_json(index: UnitIndex) -> bytes:
-    return orjson.dumps(
-        {
-            "keys": b64encode(index.keys).decode(),
-            "counts": index.counts,
-            "digests": b64encode(index.digests).decode(),
-            "run": index.run,
-            "replaces": index.replaces,
-            "seconds": index.seconds,
-            "input_tokens": index.input_tokens,
-            "output_tokens": index.output_tokens,
-        }
-    )
+    record = vars(index)
+    return orjson.dumps({**record, **{name: b64encode(record[name]).decode() for name in _BYTES}})
 
 
 def _index_from_json(text: bytes) -> UnitIndex:
     record: dict[str, Any] = orjson.loads(text)
-    return UnitIndex(
-        keys=b64decode(record["keys"], validate=True),
-        counts=tuple(record["counts"]),
-        digests=b64decode(record["digests"], validate=True),
-        run=record["run"],
-        replaces=tuple(record["replaces"]),
-        seconds=float(record["seconds"]),
-        input_tokens=record["input_tokens"],
-        output_tokens=record["output_tokens"],
+    for name in _BYTES:
+        record[name] = b64decode(record[name], validate=True)
+    for name in ("counts", "replaces"):
+        record[name] = tuple(record[name])
+    for name in ("replaced_rows", "row_shapes", "limits"):
+        record[name] = tuple((first, second) for first, second in record[name])
+    record["shapes"] = tuple(
+        (tuple(columns), None if keys is None else tuple(keys)) for columns, keys in record["shapes"]
     )
+    return UnitIndex(**record)

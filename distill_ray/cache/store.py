@@ -84,6 +84,10 @@ class CacheStore:
         self.storage.publish(path, manifest.to_json())
         return manifest
 
+    def write_run_manifest(self, run: str, manifest: Manifest) -> None:
+        """Keep an output that lacks rows which failed, for this run only."""
+        self.storage.publish(paths.run_output(run, manifest.output_key), manifest.to_json())
+
     def missing_parts(self, manifest: Manifest) -> list[str]:
         """Names of the manifest's parts that are absent or have another size: one listing."""
         if not manifest.parts:
@@ -148,11 +152,21 @@ class CacheStore:
                 return _decode_part(function, name, self.storage.read(path))
             return _decode_part(function, name, self.storage.read(path))
         except FileNotFoundError as error:
+            if (merged := self._read_merged(function, name)) is not None:
+                return merged
             raise CorruptObjectError(
                 f"The part {place} is gone. Run again: its rows will be computed again."
             ) from error
         except CorruptObjectError as error:
             raise CorruptObjectError(f"The part {place} is damaged: {error}. {self._remove(path)}") from error
+
+    def _read_merged(self, function: FunctionId, name: str) -> tuple[pa.Table, UnitIndex] | None:
+        """Read a part that another run has merged into a larger one in the meantime."""
+        for part, index in self.read_indexes(function, self.parts(function)):
+            if (found := index.of_replaced(name)) is not None:
+                table, _ = self.read_part(function, part.name)
+                return table.slice(found[0], found[1].rows), found[1]
+        return None
 
     def _remove(self, path: str) -> str:
         """Remove what is damaged, and say what to do next."""

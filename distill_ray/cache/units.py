@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from bisect import bisect_right
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import KEY_SIZE, UnitIndex
-from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.part import KEY_SIZE, NO_UNIT, Limits, UnitIndex
+from distill_ray.cache.rows import DIGEST_SIZE, row_digests
+from distill_ray.types import Row
 
 
 def batch_key(digests: Sequence[bytes]) -> bytes:
@@ -30,6 +32,31 @@ def offset_key(offset: int) -> bytes:
 def end_key(offset: int) -> bytes:
     """Key that says: this generator ends before row number ``offset``."""
     return hashlib.sha256(b"end" + offset.to_bytes(8, "big")).digest()[:KEY_SIZE]
+
+
+def column_digests(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+    """Digest of what each row holds in some of its columns, 16 bytes a row; of all of them: `row_digests`."""
+    return row_digests([{name: row[name] for name in columns if name in row} for row in rows])
+
+
+def row_keys(first: bytes | memoryview, others: Sequence[tuple[bytes, int]] = ()) -> bytes:
+    """Keys of rows, 16 bytes each.
+
+    Args:
+        first: digests of the first predecessor's rows: of their declared columns, or of the whole rows.
+        others: of each further predecessor the digests of its rows, and how many belong to one row.
+    """
+    if not others:
+        return bytes(first)
+    return b"".join(
+        batch_key(
+            [
+                bytes(first[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE]),
+                *(rows[row * n * DIGEST_SIZE : (row + 1) * n * DIGEST_SIZE] for rows, n in others),
+            ]
+        )
+        for row in range(len(first) // DIGEST_SIZE)
+    )
 
 
 @dataclass(frozen=True)
@@ -57,41 +84,124 @@ def unreplaced(parts: Iterable[tuple[PartEntry, UnitIndex]]) -> list[tuple[PartE
 
 
 class StoredUnits:
-    """What earlier runs left of one step function, by unit key.
+    """What earlier runs left of one step function, by unit key and, for row-wise steps, by input row.
 
     Each stored unit is handed out once: the k-th equal key takes the k-th stored output, the newest
-    run's first.
+    run's first. A unit takes about 300 bytes of memory, one of a row-wise step 450.
 
     Args:
         parts: the parts and their indexes.
         taken: outputs whose rows have been handed out already.
+        limit: units that do not serve this limit are passed over.
     """
 
     def __init__(
-        self, parts: Iterable[tuple[PartEntry, UnitIndex]] = (), taken: Iterable[Manifest] = ()
+        self,
+        parts: Iterable[tuple[PartEntry, UnitIndex]] = (),
+        taken: Iterable[Manifest] = (),
+        limit: int | None = None,
     ) -> None:
-        self._by_key: dict[bytes, deque[StoredRows]] = {}
-        self.rows = 0
-        self.units = 0
-        newest_first = sorted(unreplaced(parts), key=lambda p: p[0].name)
-        newest_first.sort(key=lambda p: p[1].run, reverse=True)
-        gone = _rows_of(taken)
-        for part, index in newest_first:
-            self._add(part, index, gone.get(part.name, ()))
+        self._limit = limit
+        self._gone = _rows_of(taken)
+        self._parts: list[tuple[PartEntry, UnitIndex]] = []
+        self._known: dict[str, UnitIndex] = {}
+        self._part, self._first, self._count = array("i"), array("q"), array("q")
+        self._by_key, self._by_whole = _Chains(), _Chains()
+        self._used = bytearray()
+        self.add(parts)
 
-    def _add(self, part: PartEntry, index: UnitIndex, gone: Sequence[range]) -> None:
-        for key, first_row, rows in index.units:
-            if rows and _is_in(first_row, gone):
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def add(self, parts: Iterable[tuple[PartEntry, UnitIndex]]) -> None:
+        """Take in more parts; what a merged one holds of parts that are known already is passed over."""
+        new = [(part, index) for part, index in unreplaced(parts) if part.name not in self._known]
+        oldest_first = sorted(sorted(new, key=_name_of, reverse=True), key=_run_of)
+        for part, index in oldest_first:
+            self._known[part.name] = index
+            self._add(part, index)
+
+    def _add(self, part: PartEntry, index: UnitIndex) -> None:
+        number, gone = len(self._parts), self._gone.get(part.name, ())
+        self._parts.append((part, index))
+        known = Counter(key for name in index.replaces if name in self._known for key in self._keys_of(name))
+        limits, wholes = index.limits, index.wholes
+        units = list(index.units)
+        for position in range(len(units) - 1, -1, -1):  # the first comes last, and so to the front
+            key, first_row, rows = units[position]
+            if key == NO_UNIT or (rows and gone and _is_in(first_row, gone)):
                 continue
-            digests = index.digests[first_row * DIGEST_SIZE : (first_row + rows) * DIGEST_SIZE]
-            self._by_key.setdefault(key, deque()).append(StoredRows(part, first_row, rows, digests))
-            self.rows += rows
-            self.units += 1
+            if limits and not serves(limits[position], self._limit):
+                continue
+            if known[key] > 0:
+                known[key] -= 1
+                continue
+            unit = len(self._used)
+            self._part.append(number)
+            self._first.append(first_row)
+            self._count.append(rows)
+            self._used.append(0)
+            self._by_key.put(key, unit)
+            if wholes:
+                self._by_whole.put(wholes[position * DIGEST_SIZE : (position + 1) * DIGEST_SIZE], unit)
+
+    def _keys_of(self, name: str) -> list[bytes]:
+        return [key for key, _, _ in self._known[name].units]
 
     def take(self, key: bytes) -> StoredRows | None:
         """Hand out the next stored unit of this key, if there is one left."""
-        found = self._by_key.get(key)
-        return found.popleft() if found else None
+        return self._take(self._by_key.first_unused(key, self._used))
+
+    def take_whole(self, whole: bytes) -> StoredRows | None:
+        """Hand out the next stored unit that was made from this very row, all its columns counted."""
+        return self._take(self._by_whole.first_unused(whole, self._used))
+
+    def _take(self, unit: int) -> StoredRows | None:
+        if unit < 0:
+            return None
+        self._used[unit] = 1
+        part, index = self._parts[self._part[unit]]
+        first_row, rows = self._first[unit], self._count[unit]
+        digests = index.digests[first_row * DIGEST_SIZE : (first_row + rows) * DIGEST_SIZE]
+        return StoredRows(part, first_row, rows, digests)
+
+
+class _Chains:
+    """For each key the units that have it, the last one put first."""
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, int] = {}
+        self._next = array("i")
+
+    def put(self, key: bytes, unit: int) -> None:
+        """Let a unit have this key; its number is greater than those before."""
+        self._next.extend([-1] * (unit - len(self._next)))
+        self._next.append(self._heads.get(key, -1))
+        self._heads[key] = unit
+
+    def first_unused(self, key: bytes, used: bytearray) -> int:
+        """The number of the first unit with this key that is not used; -1: there is none."""
+        unit = self._heads.get(key, -1)
+        if unit < 0 or not used[unit]:
+            return unit
+        while unit >= 0 and used[unit]:
+            unit = self._next[unit]
+        self._heads[key] = unit
+        return unit
+
+
+def serves(limits: Limits, limit: int | None) -> bool:
+    """Whether rows that were made under some limit are what they would be under this one."""
+    smallest, largest = limits
+    return limit is None or (smallest <= limit and (largest is None or limit <= largest))
+
+
+def _name_of(found: tuple[PartEntry, UnitIndex]) -> str:
+    return found[0].name
+
+
+def _run_of(found: tuple[PartEntry, UnitIndex]) -> str:
+    return found[1].run
 
 
 def _rows_of(outputs: Iterable[Manifest]) -> dict[str, list[range]]:

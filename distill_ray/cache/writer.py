@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.part import UnitIndex, concat_indexes
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import concat_tables
 from distill_ray.cache.store import CacheStore
@@ -43,27 +43,12 @@ class Block:
     Attributes:
         id: the engine's name for these rows.
         table: the rows.
-        keys: 16 bytes for each unit.
-        counts: rows of each unit.
-        digests: 16 bytes for each row.
-        seconds: time spent computing the rows.
-        input_tokens: tokens sent to models for them.
-        output_tokens: tokens that models answered with.
+        index: what they were made from.
     """
 
     id: int
     table: pa.Table
-    keys: bytes
-    counts: tuple[int, ...]
-    digests: bytes
-    seconds: float = 0.0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    @property
-    def index_bytes(self) -> int:
-        """Bytes of its keys and digests, which do not compress."""
-        return len(self.keys) + len(self.digests)
+    index: UnitIndex
 
 
 @dataclass(frozen=True)
@@ -137,7 +122,7 @@ class PartWriter:
             self._raise_error()
             self._buffer.append((time.monotonic(), block))
             self._buffered += block.table.nbytes
-            self._indexed += block.index_bytes
+            self._indexed += block.index.nbytes
             self._change.notify_all()
 
     def take_written(self) -> tuple[WrittenPart, ...]:
@@ -198,8 +183,8 @@ class PartWriter:
                 block = self._buffer.popleft()[1]
                 blocks.append(block)
                 self._buffered -= block.table.nbytes
-                self._indexed -= block.index_bytes
-                size += self._stored_bytes(block.table.nbytes, block.index_bytes)
+                self._indexed -= block.index.nbytes
+                size += self._stored_bytes(block.table.nbytes, block.index.nbytes)
             self._change.notify_all()
             return blocks
 
@@ -226,29 +211,16 @@ class PartWriter:
 
     def _write(self, blocks: Sequence[Block]) -> None:
         table = concat_tables([block.table for block in blocks])
-        entry = self.store.write_part(self.function, self._next_name(), table, self._index_of(blocks))
+        index = concat_indexes([block.index for block in blocks], self.run)
+        entry = self.store.write_part(self.function, self._next_name(), table, index)
         if table.nbytes > 1 << 16:
-            index_bytes = sum(block.index_bytes for block in blocks)
-            self._ratio = max(0.0, entry.size - index_bytes * _BASE64) / table.nbytes
+            self._ratio = max(0.0, entry.size - index.nbytes * _BASE64) / table.nbytes
         positions: list[tuple[int, int]] = []
         first = 0
         for block in blocks:
             positions.append((block.id, first))
             first += block.table.num_rows
         self._publish(WrittenPart(entry, tuple(positions)), tier=0)
-
-    def _index_of(self, made: Sequence[Block | UnitIndex], replaces: tuple[str, ...] = ()) -> UnitIndex:
-        """The index of a part that holds these rows one after the other."""
-        return UnitIndex(
-            keys=b"".join(each.keys for each in made),
-            counts=tuple(count for each in made for count in each.counts),
-            digests=b"".join(each.digests for each in made),
-            run=self.run,
-            replaces=replaces,
-            seconds=sum(each.seconds for each in made),
-            input_tokens=sum(each.input_tokens for each in made),
-            output_tokens=sum(each.output_tokens for each in made),
-        )
 
     def _next_name(self) -> str:
         self._count += 1
@@ -286,13 +258,9 @@ class PartWriter:
     def _merge(self, parts: Sequence[WrittenPart], tier: int) -> None:
         read = [self.store.read_part(self.function, part.entry.name) for part in parts]
         table = concat_tables([rows for rows, _ in read])
-        indexes = [index for _, index in read]
         names = tuple(part.entry.name for part in parts)
-        # Also what the merged ones replaced: a crash may have left all three generations behind.
-        replaces = names + tuple(name for index in indexes for name in index.replaces)
-        entry = self.store.write_part(
-            self.function, self._next_name(), table, self._index_of(indexes, replaces)
-        )
+        index = concat_indexes([index for _, index in read], self.run, merged=names)
+        entry = self.store.write_part(self.function, self._next_name(), table, index)
         positions: list[tuple[int, int]] = []
         first = 0
         for part, (rows, _) in zip(parts, read, strict=True):

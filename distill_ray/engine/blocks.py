@@ -55,6 +55,11 @@ class Edge:
             self.rows += piece.slice.rows
             self.total += piece.slice.rows
 
+    @property
+    def head(self) -> Piece:
+        """The next piece; there must be one."""
+        return self._pieces[0]
+
     def take(self, rows: int) -> tuple[list[Slice], bytes]:
         """Take the next rows off; there must be as many."""
         slices, digests, missing = [], [], rows
@@ -86,6 +91,7 @@ class _Block:
     needed: int = 0
     part: PartEntry | None = None
     first_row: int = 0
+    keys: dict[tuple[str, ...], bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -102,6 +108,7 @@ class Blocks:
     _held: dict[str, int] = field(default_factory=dict)
     _live: dict[int, None] = field(default_factory=dict)
     _idle: set[int] = field(default_factory=set)
+    _forgotten: list[int] = field(default_factory=list)
     _count: int = 0
 
     def new(self, step: str) -> int:
@@ -125,6 +132,11 @@ class Blocks:
         self._live[block] = None
         self._held[entry.step] = self._held.get(entry.step, 0) + nbytes
 
+    def forget(self, block: int) -> None:
+        """The call returned, but nobody wants its rows."""
+        del self._blocks[block]
+        self._forgotten.append(block)
+
     def written(self, part: WrittenPart) -> None:
         """The blocks' rows have reached the storage."""
         for block, first_row in part.blocks:
@@ -141,8 +153,20 @@ class Blocks:
         for piece in slices:
             entry = self._blocks[piece.block]
             entry.needed -= piece.rows
-            if entry.needed == 0 and entry.live:
-                self._idle.add(piece.block)
+            if entry.needed == 0:
+                entry.keys.clear()
+                if entry.live:
+                    self._idle.add(piece.block)
+
+    def keys(self, piece: Slice, columns: tuple[str, ...]) -> bytes | None:
+        """Digests of some columns of rows, 16 bytes a row; None where they are not known."""
+        keys = self._blocks[piece.block].keys.get(columns)
+        start = piece.start * DIGEST_SIZE
+        return None if keys is None else keys[start : start + piece.rows * DIGEST_SIZE]
+
+    def keys_read(self, block: int, columns: tuple[str, ...], keys: bytes) -> None:
+        """Take in the digests of some columns of all rows of a block."""
+        self._blocks[block].keys[columns] = keys
 
     def place(self, block: int) -> tuple[str, PartEntry, int] | None:
         """Return (step, part, first row) of rows that are read from a part; None: they are in memory."""
@@ -160,8 +184,9 @@ class Blocks:
 
     def release(self) -> tuple[int, ...]:
         """Let go of rows in memory that are stored and either needed by nobody or too many."""
-        released = [number for number in self._idle if self._drop(number)]
+        released = [number for number in self._idle if self._drop(number)] + self._forgotten
         self._idle.clear()
+        self._forgotten = []
         for step, held in self._held.items():
             if held > self.live_bytes:
                 released += [n for n in list(self._live) if self._blocks[n].step == step and self._drop(n)]

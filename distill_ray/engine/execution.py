@@ -12,6 +12,7 @@ from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WriterSettings, WrittenPart
+from distill_ray.engine.keys import PartRows
 from distill_ray.engine.messages import (
     AbandonReplica,
     Action,
@@ -21,6 +22,7 @@ from distill_ray.engine.messages import (
     Failure,
     Flushed,
     FlushReplica,
+    ReadKeys,
     ReleaseBlocks,
     ReplicaReady,
     SendWork,
@@ -34,11 +36,13 @@ from distill_ray.engine.step_state import StepSpec
 from distill_ray.engine.stopping import stop_on_signals
 from distill_ray.engine.stored_rows import read_stored_rows
 from distill_ray.engine.worker import WorkerSetup
-from distill_ray.errors import RunInterruptedError, StepError
+from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
 from distill_ray.events import (
+    Divergent,
     Listener,
     PartWritten,
     ReplicaUp,
+    RowsFailed,
     RunStopping,
     StepAdvanced,
     StepFailed,
@@ -46,7 +50,8 @@ from distill_ray.events import (
 )
 from distill_ray.plan import Plan, StepPlan
 from distill_ray.resources import StepResources
-from distill_ray.steps.base import BaseStep, GeneratorStep, Step, kind_of
+from distill_ray.steps.base import BaseStep, GeneratorStep, Step, is_row_wise, kind_of
+from distill_ray.steps.declared import declared_columns
 
 
 class Executor(Protocol):
@@ -64,6 +69,14 @@ class Executor(Protocol):
 
     def send(self, work: SendWork) -> None:
         """Call a replica; a `WorkDone` follows."""
+
+    def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
+        """Work out the digests of some columns of a block's rows; a `KeysRead` follows.
+
+        Args:
+            asked: which columns of which block.
+            rows: where the rows are stored; None: they are in memory.
+        """
 
     def flush(self, step: str, replica: int) -> None:
         """Have a replica write all it has; a `Flushed` follows."""
@@ -95,11 +108,13 @@ class RunSettings:
         run: the run's id.
         writer: when parts are cut.
         max_batches: batches of each generator after which it counts as ended; 0 is no limit.
+        check_share: share of the reused units that are computed again to compare.
     """
 
     run: str
     writer: WriterSettings = field(default_factory=WriterSettings)
     max_batches: int = 0
+    check_share: float = 0.0
 
 
 def execute(
@@ -160,6 +175,10 @@ class _Execution:
             batch_size=step.batch_size if isinstance(step, GeneratorStep) else step.input_batch_size,
             replicas=step.resources.replicas,
             max_batches=self._settings.max_batches,
+            columns=declared_columns(step) if isinstance(step, Step) and is_row_wise(step) else None,
+            joins_input=isinstance(step, Step) and step.joins_input,
+            strides=step.strides if isinstance(step, Step) else (),
+            check_share=self._settings.check_share,
         )
 
     def run(self) -> None:
@@ -189,6 +208,8 @@ class _Execution:
 
     def _conclude(self) -> None:
         failure = self._scheduler.failure
+        if failure is not None and failure.damaged:
+            raise DamagedPartError(failure.step, failure.message, rows=failure.rows)
         if failure is not None:
             self._emit(StepFailed(failure.step, failure.message, failure.rows))
             raise StepError(failure.step, failure.message, rows=failure.rows, trace=failure.trace)
@@ -225,8 +246,10 @@ class _Execution:
         for action in actions:
             if isinstance(action, SendWork):
                 self._executor.send(action)
+            elif isinstance(action, ReadKeys):
+                self._executor.read_keys(action, self._part_rows(action))
             elif isinstance(action, StartReplica):
-                self._executor.start(action.step, action.replica, self._setup(action.step))
+                self._executor.start(action.step, action.replica, self._setup(action))
             elif isinstance(action, FlushReplica):
                 self._executor.flush(action.step, action.replica)
             elif isinstance(action, StopReplica):
@@ -239,9 +262,16 @@ class _Execution:
                 manifest = self._manifest(action.step)
                 self._threads.submit(self._commit, action.step, manifest)
 
-    def _setup(self, name: str) -> WorkerSetup:
+    def _part_rows(self, asked: ReadKeys) -> PartRows | None:
+        source = asked.source
+        if source is None:
+            return None
+        return PartRows(self._store, self._plan[source.step].function, source.name, asked.first_row)
+
+    def _setup(self, start: StartReplica) -> WorkerSetup:
+        name = start.step
         step = self._plan.graph.steps[name]
-        sources = {p: self._plan[p].function for p in self._plan.graph.predecessors(name)}
+        sources = {p: self._plan[p].function for p in (name, *self._plan.graph.predecessors(name))}
         return WorkerSetup(
             step=_detached(step, name),
             function=self._plan[name].function,
@@ -250,6 +280,7 @@ class _Execution:
             run=self._settings.run,
             position=self._positions[name],
             writer=self._settings.writer,
+            joins=start.joins,
         )
 
     def _take(self, event: Event) -> None:
@@ -264,14 +295,24 @@ class _Execution:
             self._emit(ReplicaUp(event.step, event.replica))
         elif isinstance(event, WorkDone):
             self._emit_advance(event.step)
+            for failed in event.record.failed:
+                self._emit(RowsFailed(event.step, failed.first_row, failed.rows, failed.message))
         elif isinstance(event, Committed) and event.failure is None:
             self._emit_advance(event.step)
+            self._emit_divergence(event)
             self._emit(StepFinished(event.step, self.manifests[event.step].rows))
 
     def _note_parts(self, step: str, written: tuple[WrittenPart, ...]) -> None:
         for part in written:
             self._replaced[step] += part.replaces
             self._emit(PartWritten(step, part.entry.name, part.entry.size))
+
+    def _emit_divergence(self, event: Committed) -> None:
+        """Two runs made the same output at the same time: say so where the rows differ."""
+        (kept, kept_of), made = event.kept, self._scheduler.steps[event.step].content
+        if kept != made:
+            key = self._running[event.step].output_key
+            self._emit(Divergent(event.step, key, kept, kept_of, made))
 
     def _emit_advance(self, name: str) -> None:
         counters = self._scheduler.steps[name].counters
@@ -314,9 +355,14 @@ class _Execution:
     def _commit(self, name: str, manifest: Manifest) -> None:
         """On a thread of its own: storage may be slow, and dispatching must not wait for it."""
         try:
-            replace = self._running[name].replace_manifest
-            self.manifests[name] = self._store.write_manifest(manifest, replace=replace)
-            self._executor.submit(Committed(name))
+            if self._scheduler.lacks_rows(name):
+                self._store.write_run_manifest(self._settings.run, manifest)
+                kept = manifest
+            else:
+                replace = self._running[name].replace_manifest
+                kept = self._store.write_manifest(manifest, replace=replace)
+            self.manifests[name] = kept
+            self._executor.submit(Committed(name, kept=(kept.content, kept.run)))
         except Exception as error:
             message = f"its manifest could not be written: {type(error).__name__}: {error}"
             self._executor.submit(Committed(name, Failure(name, message)))
@@ -331,11 +377,14 @@ def _stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
     for step in steps.values():
         taken.setdefault(step.function, []).extend(step.taken)
     pools = {
-        step.function: StoredUnits(step.indexes, taken[step.function])
+        (step.function, step.output_limit): StoredUnits(step.indexes, taken[step.function], step.output_limit)
         for step in steps.values()
         if step.indexes
     }
-    return {name: pools[step.function] if step.indexes else StoredUnits() for name, step in steps.items()}
+    return {
+        name: pools[step.function, step.output_limit] if step.indexes else StoredUnits()
+        for name, step in steps.items()
+    }
 
 
 def _detached(step: BaseStep, name: str) -> BaseStep:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from distill_ray.engine.messages import Event, Flushed, ReplicaReady, SendWork, WorkDone
+from distill_ray.engine.keys import PartRows, read_keys
+from distill_ray.engine.messages import Event, Flushed, ReadKeys, ReplicaReady, SendWork, WorkDone
 from distill_ray.engine.worker import Worker, WorkerSetup
 from distill_ray.resources import StepResources
 
@@ -38,6 +39,10 @@ class InlineExecutor:
         if table is not None:
             self._tables[work.work.block] = table
         self._events.put(WorkDone(work.step, work.replica, work.work.block, record))
+
+    def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
+        """Work out the digests of some columns of rows."""
+        self._events.put(read_keys(asked, rows or self._tables[asked.block]))
 
     def flush(self, step: str, replica: int) -> None:
         """Have a replica write all it has."""

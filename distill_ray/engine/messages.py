@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeAlias
 
 from distill_ray.cache.writer import WrittenPart
@@ -39,14 +40,32 @@ class BatchWork:
     """One batch for ``process``.
 
     Attributes:
-        key: the unit's key, 16 bytes.
-        first_row: number of its first row in the step's input.
-        rows: number of rows.
+        runs: ``(number of the first row in the step's input, rows)`` for rows that follow each other there.
+        key: the unit's key, 16 bytes; empty for a row-wise step, whose rows are units.
     """
 
-    key: bytes
-    first_row: int
-    rows: int
+    runs: tuple[tuple[int, int], ...]
+    key: bytes = b""
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return sum(rows for _, rows in self.runs)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number that each row has in the step's input."""
+        return [number for first, rows in self.runs for number in range(first, first + rows)]
+
+
+class Purpose(Enum):
+    """What a call is for."""
+
+    COMPUTE = "compute"
+    JOIN = "join"
+    """Put stored rows of a row-wise step together with input rows of which other columns have changed."""
+    CHECK = "check"
+    """Compute what is stored already, to compare; the rows are not kept."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,8 @@ class Work:
         sources: where rows are read from; None stands for the next table handed over with the call.
         offset: for a generator that has not begun: number of its first row.
         max_batches: for a generator: stop after so many batches; 0 is no limit.
+        purpose: what the call is for.
+        stored: to join: for each input row where the rows stand that were made of it.
     """
 
     block: int
@@ -68,6 +89,8 @@ class Work:
     sources: tuple[StoredPart | None, ...] = ()
     offset: int = 0
     max_batches: int = 0
+    purpose: Purpose = Purpose.COMPUTE
+    stored: tuple[Range, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,12 +102,32 @@ class Failure:
         message: class and text of the exception.
         trace: the traceback in the replica.
         rows: first row and end of the batch in the step's input, if it was a batch that failed.
+        damaged: rows that it needs are stored no more, or not as they were written: another attempt
+            computes them.
     """
 
     step: str
     message: str
     trace: str = ""
     rows: tuple[int, int] | None = None
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class FailedRows:
+    """Rows that a step could not do, and went on without.
+
+    Attributes:
+        first_row: number of the first in the step's input.
+        rows: how many.
+        message: class and text of the exception.
+        trace: the traceback in the replica.
+    """
+
+    first_row: int
+    rows: int
+    message: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,15 +135,18 @@ class WorkRecord:
     """What came of a call, beside the rows.
 
     Attributes:
-        counts: rows out of each finished unit, in order.
+        batches: how many of the call's batches are done; for a generator, how many it made.
+        counts: rows out of each unit that is done, in order.
         digests: 16 bytes for each row out.
         nbytes: bytes of the rows in memory.
         seconds: how long the call took.
         last: a generator that has ended.
         written: parts that reached the storage since the last call.
+        failed: input rows that the step could not do and, by its ``on_error``, went on without.
         failure: why the rest of the call's units are missing.
     """
 
+    batches: int = 0
     counts: tuple[int, ...] = ()
     digests: bytes = b""
     nbytes: int = 0
@@ -109,6 +155,7 @@ class WorkRecord:
     output_tokens: int = 0
     last: bool = False
     written: tuple[WrittenPart, ...] = ()
+    failed: tuple[FailedRows, ...] = ()
     failure: Failure | None = None
 
 
@@ -160,9 +207,35 @@ class ReplicaLost:
 
 @dataclass(frozen=True)
 class Committed:
-    """A step's manifest is written, or could not be."""
+    """A step's manifest is written, or could not be.
+
+    Attributes:
+        step: the step's name.
+        failure: why not.
+        kept: digest of the rows of the output that stands there now, and the run that made it.
+    """
 
     step: str
+    failure: Failure | None = None
+    kept: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True)
+class KeysRead:
+    """Digests of some columns of a block's rows are known.
+
+    Attributes:
+        step: the row-wise step that asked.
+        block: the block.
+        columns: the columns.
+        keys: 16 bytes for each row of the block.
+        failure: why they are not known.
+    """
+
+    step: str
+    block: int
+    columns: tuple[str, ...]
+    keys: bytes = b""
     failure: Failure | None = None
 
 
@@ -177,7 +250,7 @@ class StopRequested:
     signal: int
 
 
-Event: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed | StopRequested
+Event: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed | KeysRead | StopRequested
 
 
 def failure_of(event: Event) -> Failure | None:
@@ -189,10 +262,18 @@ def failure_of(event: Event) -> Failure | None:
 
 @dataclass(frozen=True)
 class StartReplica:
-    """Create a replica and load it."""
+    """Create a replica and load it.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        joins: it only puts stored rows together with changed ones: the step is not loaded, and it needs none
+            of the step's resources.
+    """
 
     step: str
     replica: int
+    joins: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,6 +284,25 @@ class SendWork:
     replica: int
     work: Work
     live: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadKeys:
+    """Work out the digests of some columns of a block's rows.
+
+    Attributes:
+        step: the row-wise step that asks.
+        block: the block.
+        columns: the columns.
+        source: the part to read; None: the rows are in memory.
+        first_row: number of the block's first row in that part.
+    """
+
+    step: str
+    block: int
+    columns: tuple[str, ...]
+    source: StoredPart | None
+    first_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -244,5 +344,12 @@ class ReleaseBlocks:
 
 
 Action: TypeAlias = (
-    StartReplica | SendWork | FlushReplica | StopReplica | AbandonReplica | CommitOutput | ReleaseBlocks
+    StartReplica
+    | SendWork
+    | ReadKeys
+    | FlushReplica
+    | StopReplica
+    | AbandonReplica
+    | CommitOutput
+    | ReleaseBlocks
 )

@@ -21,9 +21,20 @@ from distill_ray.engine.step_state import Phase, Replica, StepState
 def start_replicas(state: StepState) -> Iterator[Action]:
     """Start those that are not there yet; a generator or a global step has one."""
     count = 1 if state.spec.kind != "step" else state.spec.replicas
-    for number in range(len(state.replicas), count):
-        state.replicas[number] = Replica()
-        yield StartReplica(state.spec.name, number)
+    for number in range(count):
+        if number not in state.started:
+            state.started.add(number)
+            state.replicas[number] = Replica()
+            yield StartReplica(state.spec.name, number)
+
+
+def start_joining(state: StepState) -> Iterator[Action]:
+    """Start the replica that puts stored rows together with changed ones, unless it is there."""
+    number = state.spec.replicas
+    if number not in state.started:
+        state.started.add(number)
+        state.replicas[number] = Replica(joins=True)
+        yield StartReplica(state.spec.name, number, joins=True)
 
 
 def relieve(state: StepState) -> Iterator[Action]:

@@ -9,8 +9,11 @@ import math
 
 from distill_ray.cache.units import StoredRows, batch_key, end_key, offset_key
 from distill_ray.engine.blocks import Blocks, Piece
-from distill_ray.engine.messages import Failure
-from distill_ray.engine.step_state import Batch, StepSpec, StepState
+from distill_ray.engine.messages import Failure, Purpose
+from distill_ray.engine.step_state import Batch, Run, StepSpec, StepState
+
+TO_JOIN = 8
+"""Batches that may wait for the replica that joins."""
 
 ROWS_AHEAD = 100_000
 """Rows of an earlier run's output that wait for a step: 16 bytes each in the driver."""
@@ -21,9 +24,9 @@ def rows_ahead(spec: StepSpec) -> float:
     return math.inf if spec.kind == "global" else max(ROWS_AHEAD, 2 * spec.batch_size)
 
 
-def emit(state: StepState, blocks: Blocks, unit: int, piece: Piece) -> None:
-    """Take in the rows of a unit, and hand on what is now next in the output's order."""
-    for emitted in state.resolve(unit, piece):
+def emit(state: StepState, blocks: Blocks, place: int, piece: Piece) -> None:
+    """Take in the rows for a place, and hand on what is now next in the output's order."""
+    for emitted in state.resolve(place, piece):
         for edge in state.outputs:
             blocks.need(emitted.slice)
             edge.push(emitted)
@@ -34,43 +37,51 @@ def look_up_offsets(state: StepState, blocks: Blocks) -> None:
     if state.replicas or state.ended:
         return
     while (found := state.stored.take(offset_key(state.offset))) is not None:
-        _reuse(state, blocks, state.new_unit(), found)
+        reuse(state, blocks, state.new_place(), found)
         state.offset += found.rows
     state.ended = state.stored.take(end_key(state.offset)) is not None
 
 
-def form_batches(state: StepState, blocks: Blocks) -> Failure | None:
-    """Cut the input that is there into batches; those whose rows are stored need no replica.
+def enough_pending(state: StepState) -> bool:
+    """Whether the replicas have enough batches to choose from."""
+    return len(state.pending) > 2 * state.pace.batches * state.spec.replicas or len(state.to_join) > TO_JOIN
 
-    Returns:
-        Why no more can be formed ever, if the predecessors do not fit together.
-    """
-    enough = 2 * state.pace.batches * state.spec.replicas + 1
-    while len(state.pending) < enough and (rows := _next_batch_rows(state)):
+
+def form_batches(state: StepState, blocks: Blocks) -> None:
+    """Cut the input that is there into batches; those whose rows are stored need no replica."""
+    while not enough_pending(state) and (rows := _next_batch_rows(state)):
         taken = [edge.take(rows) for edge in state.inputs]
         slices = tuple(tuple(pieces) for pieces, _ in taken)
-        batch = Batch(
-            unit=state.new_unit(),
-            key=batch_key([digests for _, digests in taken]),
-            first_row=state.offset,
-            rows=rows,
-            slices=slices,
-        )
+        key = batch_key([digests for _, digests in taken])
+        run = Run(state.new_place(), state.offset, rows, slices)
         state.offset += rows
-        found = state.stored.take(batch.key)
+        found = state.stored.take(key)
         if found is None:
-            state.pending.append(batch)
+            state.pending.append(Batch((run,), key))
             continue
         state.counters.rows_in += rows
-        for pieces in slices:
-            blocks.done(pieces)
-        _reuse(state, blocks, batch.unit, found)
-    return _length_mismatch(state)
+        reuse(state, blocks, run.place, found)
+        if is_checked(key, state.spec.check_share):
+            state.pending.append(Batch((run,), key, Purpose.CHECK, (found,)))
+        else:
+            release(blocks, run)
 
 
-def _reuse(state: StepState, blocks: Blocks, unit: int, found: StoredRows) -> None:
+def reuse(state: StepState, blocks: Blocks, place: int, found: StoredRows) -> None:
+    """Let stored rows be the output for a place."""
     state.counters.rows_reused += found.rows
-    emit(state, blocks, unit, blocks.stored(state.spec.name, found))
+    emit(state, blocks, place, blocks.stored(state.spec.name, found))
+
+
+def release(blocks: Blocks, run: Run) -> None:
+    """Nobody will read a run's input for this step again."""
+    for pieces in run.slices:
+        blocks.done(pieces)
+
+
+def is_checked(key: bytes | memoryview, share: float) -> bool:
+    """Whether a stored unit is among those that are computed again to compare: the same ones in each run."""
+    return int.from_bytes(key[:4], "big") < share * (1 << 32)
 
 
 def _next_batch_rows(state: StepState) -> int:
@@ -84,13 +95,15 @@ def _next_batch_rows(state: StepState) -> int:
     return 0
 
 
-def _length_mismatch(state: StepState) -> Failure | None:
+def length_mismatch(state: StepState) -> Failure | None:
+    """Why rows of several predecessors cannot be joined, if they cannot."""
     if not all(edge.closed for edge in state.inputs):
         return None
-    longest = max(state.inputs, key=lambda edge: edge.total)
-    shortest = min(state.inputs, key=lambda edge: edge.total)
-    if longest.total == shortest.total:
+    totals = [edge.total / state.spec.stride(number) for number, edge in enumerate(state.inputs)]
+    if max(totals) == min(totals):
         return None
+    longest = state.inputs[totals.index(max(totals))]
+    shortest = state.inputs[totals.index(min(totals))]
     return Failure(
         state.spec.name,
         f"its predecessors are joined row by row, but '{longest.producer}' gave {longest.total} "

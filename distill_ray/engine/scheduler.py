@@ -6,18 +6,22 @@ the same time; the rows of each leave it in the order of its input, whatever the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Edge, Piece, Slice
+from distill_ray.engine.counting import compare, count
 from distill_ray.engine.messages import (
     Action,
     Committed,
     Event,
     Failure,
     Flushed,
+    KeysRead,
+    Purpose,
     ReleaseBlocks,
     ReplicaLost,
     ReplicaReady,
@@ -27,8 +31,16 @@ from distill_ray.engine.messages import (
     WorkDone,
     failure_of,
 )
-from distill_ray.engine.replicas import commit, flush_replicas, relieve, start_replicas
-from distill_ray.engine.row_flow import emit, form_batches, look_up_offsets, rows_ahead
+from distill_ray.engine.replicas import commit, flush_replicas, relieve, start_joining, start_replicas
+from distill_ray.engine.row_flow import (
+    emit,
+    form_batches,
+    length_mismatch,
+    look_up_offsets,
+    release,
+    rows_ahead,
+)
+from distill_ray.engine.row_lookup import form_row_batches
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Batch, Phase, StepSpec, StepState
 
@@ -89,6 +101,13 @@ class Scheduler:
         """Whether every step's output is written."""
         return all(state.phase is Phase.DONE for state in self.steps.values())
 
+    def lacks_rows(self, step: str) -> bool:
+        """Whether rows failed in a running step, or in one above it: its output is not what it could be."""
+        state = self.steps.get(step)
+        if state is None:
+            return False
+        return bool(state.failed) or any(self.lacks_rows(name) for name in state.spec.predecessors)
+
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do or to wait for."""
@@ -113,7 +132,7 @@ class Scheduler:
             self.stopping = True
             return
         state = self.steps[event.step]
-        if not isinstance(event, Committed) and event.replica not in state.replicas:
+        if not isinstance(event, Committed | KeysRead) and event.replica not in state.replicas:
             return  # it was abandoned, or is known to be lost: its other answers may still be on their way
         if (failure := failure_of(event)) is not None:
             self._fail(failure)
@@ -126,10 +145,17 @@ class Scheduler:
             replica = state.replicas[event.replica]
             replica.calls -= 1
             replica.flushed = replica.ending
+        elif isinstance(event, KeysRead):
+            self._keys_read(state, event)
         elif isinstance(event, Committed):
             state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
         elif isinstance(event, ReplicaLost):
             self._replica_lost(state, event)
+
+    def _keys_read(self, state: StepState, event: KeysRead) -> None:
+        state.asked_for_keys.discard(event.block)
+        if event.failure is None:
+            self.blocks.keys_read(event.block, event.columns, event.keys)
 
     def _fail(self, failure: Failure) -> None:
         self.failure = self.failure or failure
@@ -139,7 +165,7 @@ class Scheduler:
         lost = [number for number, (replica, _) in state.calls.items() if replica == event.replica]
         calls = [state.calls.pop(number)[1] for number in lost]
         running = calls[0] if calls else ()  # the others were queued behind it
-        rows = (running[0].first_row, running[-1].first_row + running[-1].rows) if running else None
+        rows = (running[0].first_row, running[-1].end_row) if running else None
         self._fail(
             Failure(
                 event.step,
@@ -169,35 +195,37 @@ class Scheduler:
         _, batches = state.calls.pop(event.block)
         state.replicas[event.replica].calls -= 1
         record = event.record
+        self._parts_written(record.written)
+        state.failed += record.failed
+        for batch in batches:
+            for run in batch.runs:
+                release(self.blocks, run)
+        if batches and batches[0].purpose is Purpose.CHECK:
+            self.blocks.forget(event.block)
+            compare(state, record, batches)
+            return
         if record.counts:
             self.blocks.made(event.block, record.nbytes)
-        self._parts_written(record.written)
-        self._count(state, event, batches)
+        count(state, record, batches)
         if state.spec.kind == "generator":
-            units = [state.new_unit() for _ in record.counts]
+            places = [(state.new_place(), 1) for _ in record.counts]
             state.offset += sum(record.counts)
             state.ended = state.ended or record.last
         else:
-            units = [batch.unit for batch in batches[: len(record.counts)]]
-            for batch in batches:
-                for slices in batch.slices:
-                    self.blocks.done(slices)
-        start = 0
-        for unit, rows in zip(units, record.counts, strict=True):
-            digests = record.digests[start * DIGEST_SIZE : (start + rows) * DIGEST_SIZE]
-            emit(state, self.blocks, unit, Piece(Slice(event.block, start, rows), digests))
-            start += rows
+            done = [run for batch in batches[: record.batches] for run in batch.runs]
+            places = [(run.place, run.rows if state.spec.columns is not None else 1) for run in done]
+        self._emit_made(state, event, places)
 
-    @staticmethod
-    def _count(state: StepState, event: WorkDone, batches: Sequence[Batch]) -> None:
-        record, counters = event.record, state.counters
-        state.pace.learn(len(batches), record)
-        counters.rows_in += sum(batch.rows for batch in batches[: len(record.counts)])
-        counters.rows_computed += sum(record.counts)
-        counters.batches_computed += len(batches[: len(record.counts)]) or len(record.counts)
-        counters.seconds += record.seconds
-        counters.input_tokens += record.input_tokens
-        counters.output_tokens += record.output_tokens
+    def _emit_made(self, state: StepState, event: WorkDone, places: Sequence[tuple[int, int]]) -> None:
+        """Put rows into their places; ``places`` gives each and the number of its units."""
+        counts, digests = event.record.counts, event.record.digests
+        unit, start = 0, 0
+        for place, units in places:
+            rows = sum(counts[unit : unit + units])
+            cut = digests[start * DIGEST_SIZE : (start + rows) * DIGEST_SIZE]
+            emit(state, self.blocks, place, Piece(Slice(event.block, start, rows), cut))
+            unit += units
+            start += rows
 
     # What to do.
 
@@ -224,11 +252,18 @@ class Scheduler:
                 yield from start_replicas(state)
                 yield from self._advance(state)
         else:
-            if (problem := form_batches(state, self.blocks)) is not None:
+            if state.spec.columns is None:
+                form_batches(state, self.blocks)
+            else:
+                yield from form_row_batches(state, self.blocks)
+            if (problem := length_mismatch(state)) is not None:
                 self._fail(problem)
             if state.pending:
                 yield from start_replicas(state)
+            if state.to_join:
+                yield from start_joining(state)
             yield from self._dispatch(state)
+            yield from self._dispatch_joins(state)
         if self.failure is None and state.input_ended and state.all_emitted:
             for edge in state.outputs:
                 edge.closed = True
@@ -253,14 +288,23 @@ class Scheduler:
             more_to_come = not state.input_ended and state.replicas[replica].calls > 0
             if len(state.pending) < state.pace.batches and more_to_come:
                 return
-            ready = sum(1 for each in state.replicas.values() if each.ready)
+            ready = sum(1 for each in state.replicas.values() if each.ready and not each.joins)
             share = -(-len(state.pending) // ready)
-            count = min(state.pace.batches, share)
-            batches = tuple(state.pending.popleft() for _ in range(count))
-            block = self.blocks.new(state.spec.name)
-            state.calls[block] = (replica, batches)
-            state.replicas[replica].calls += 1
-            yield send_work(state.spec.name, replica, block, batches, self.blocks)
+            yield self._send(state, replica, state.pending, min(state.pace.batches, share))
+
+    def _dispatch_joins(self, state: StepState) -> Iterator[Action]:
+        while state.to_join and (replica := state.free_replica(joins=True)) is not None:
+            yield self._send(state, replica, state.to_join, 1)
+
+    def _send(self, state: StepState, replica: int, pending: deque[Batch], at_most: int) -> SendWork:
+        """Call a replica with the next batches, which must be of one purpose."""
+        batches = [pending.popleft()]
+        while len(batches) < at_most and pending and pending[0].purpose is batches[0].purpose:
+            batches.append(pending.popleft())
+        block = self.blocks.new(state.spec.name)
+        state.calls[block] = (replica, tuple(batches))
+        state.replicas[replica].calls += 1
+        return send_work(state.spec.name, replica, block, batches, self.blocks)
 
     def _advance(self, state: StepState) -> Iterator[Action]:
         if state.spec.max_batches and state.counters.batches_computed >= state.spec.max_batches:

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from distill_ray.engine.blocks import Blocks, Slice
-from distill_ray.engine.messages import BatchWork, Range, SendWork, StoredPart, Work
+from distill_ray.engine.messages import BatchWork, Purpose, Range, SendWork, StoredPart, Work
 from distill_ray.engine.step_state import Batch
 
 
 def send_work(step: str, replica: int, block: int, batches: Sequence[Batch], blocks: Blocks) -> SendWork:
-    """Make the call that computes ``batches`` into ``block``."""
+    """Make the call that computes ``batches``, all of one purpose, into ``block``."""
     sources = _Sources(blocks)
-    predecessors = len(batches[0].slices)
+    runs = [run for batch in batches for run in batch.runs]
     inputs = tuple(
-        sources.ranges(piece for batch in batches for piece in batch.slices[number])
-        for number in range(predecessors)
+        sources.ranges(piece for run in runs for piece in run.slices[number])
+        for number in range(len(runs[0].slices))
     )
+    purpose = batches[0].purpose
+    stored = [each for batch in batches for each in batch.stored] if purpose is Purpose.JOIN else []
     work = Work(
         block=block,
-        batches=tuple(BatchWork(batch.key, batch.first_row, batch.rows) for batch in batches),
+        batches=tuple(
+            BatchWork(tuple((run.first_row, run.rows) for run in batch.runs), batch.key) for batch in batches
+        ),
         inputs=inputs,
+        purpose=purpose,
+        stored=tuple(
+            Range(sources.of_part(step, each.part.name), each.first_row, each.rows) for each in stored
+        ),
         sources=tuple(sources.found),
     )
     return SendWork(step, replica, work, tuple(sources.live))
@@ -47,6 +55,10 @@ class _Sources:
                 joined.append(Range(source, start, piece.rows))
         return tuple(joined)
 
+    def of_part(self, step: str, part: str) -> int:
+        """The number of a part among the sources."""
+        return self._number((step, part), StoredPart(step, part))
+
     def _locate(self, piece: Slice) -> tuple[int, int]:
         place = self._blocks.place(piece.block)
         if place is None:
@@ -54,7 +66,7 @@ class _Sources:
                 self.live.append(piece.block)
             return self._number(piece.block, None), piece.start
         step, part, first_row = place
-        return self._number((step, part.name), StoredPart(step, part.name)), first_row + piece.start
+        return self.of_part(step, part.name), first_row + piece.start
 
     def _number(self, key: object, source: StoredPart | None) -> int:
         if key not in self._numbers:

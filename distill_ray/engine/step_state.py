@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from distill_ray.cache.units import StoredUnits
+from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.engine.blocks import Edge, Piece, Slice
-from distill_ray.engine.messages import CALL_SECONDS, WorkDone, WorkRecord
+from distill_ray.engine.messages import CALL_SECONDS, FailedRows, Purpose, WorkDone, WorkRecord
 from distill_ray.steps.base import StepKind
 
 CALL_BYTES = 2 << 20
@@ -30,6 +30,10 @@ class StepSpec:
         batch_size: rows in each batch.
         replicas: how many replicas may run.
         max_batches: for a generator: batches after which it counts as ended; 0 is no limit.
+        columns: of a row-wise step, whose units are rows: the columns it is handed; else None.
+        joins_input: of a row-wise step: the other columns of its input are joined onto its rows.
+        strides: for each predecessor how many of its rows belong to one row of the first.
+        check_share: share of the stored units that are computed again to compare.
     """
 
     name: str
@@ -38,6 +42,14 @@ class StepSpec:
     batch_size: int = 50
     replicas: int = 1
     max_batches: int = 0
+    columns: tuple[str, ...] | None = None
+    joins_input: bool = False
+    strides: tuple[int, ...] = ()
+    check_share: float = 0.0
+
+    def stride(self, predecessor: int) -> int:
+        """How many rows of a predecessor, by its position, belong to one row of the first."""
+        return self.strides[predecessor] if self.strides else 1
 
 
 class Phase(Enum):
@@ -50,22 +62,81 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One batch of a step's input.
+class Run:
+    """Rows that follow each other in a step's input, and whose output rows follow each other too.
 
     Attributes:
-        unit: its position among the step's units.
-        key: its content's key.
+        place: its position among all that make up the step's output.
         first_row: number of its first row in the step's input.
         rows: number of rows.
         slices: for each predecessor where the rows are.
     """
 
-    unit: int
-    key: bytes
+    place: int
     first_row: int
     rows: int
     slices: tuple[tuple[Slice, ...], ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of a step's input; that of a row-wise step may have been gathered from several runs.
+
+    Attributes:
+        runs: the rows.
+        key: its content's key; empty for a row-wise step.
+        purpose: what is to be done with it.
+        stored: to join: what is stored of each row; to check: what is stored of the batch.
+    """
+
+    runs: tuple[Run, ...]
+    key: bytes = b""
+    purpose: Purpose = Purpose.COMPUTE
+    stored: tuple[StoredRows, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(run.rows for run in self.runs)
+
+    @property
+    def first_row(self) -> int:
+        """Number of its first row in the step's input."""
+        return self.runs[0].first_row
+
+    @property
+    def end_row(self) -> int:
+        """Number of the row after its last one in the step's input."""
+        return self.runs[-1].first_row + self.runs[-1].rows
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of a row-wise step's input that are being looked up.
+
+    Attributes:
+        first_row: number of the first one in the step's input.
+        slices: for each predecessor where the rows are.
+        digests: for each predecessor 16 bytes a row.
+        wholes: 16 bytes a row, of all columns of all predecessors.
+        found: what is stored of each, as far as that is known without its key.
+    """
+
+    first_row: int
+    slices: tuple[tuple[Slice, ...], ...]
+    digests: tuple[bytes, ...]
+    wholes: bytes
+    found: list[StoredRows | None]
+
+
+@dataclass
+class Gathering:
+    """Rows of a row-wise step that wait until a batch is full."""
+
+    purpose: Purpose
+    runs: list[Run] = field(default_factory=list)
+    stored: list[StoredRows] = field(default_factory=list)
+    rows: int = 0
 
 
 @dataclass
@@ -73,6 +144,7 @@ class Replica:
     """One replica: whether it has loaded, how many calls it has, whether it has written all for good."""
 
     ready: bool = False
+    joins: bool = False
     calls: int = 0
     ending: bool = False
     flushed: bool = False
@@ -109,6 +181,9 @@ class Counters:
     rows_reused: int = 0
     rows_computed: int = 0
     batches_computed: int = 0
+    rows_failed: int = 0
+    rows_checked: int = 0
+    rows_differing: int = 0
     seconds: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -124,8 +199,11 @@ class StepState:
     outputs: list[Edge] = field(default_factory=list)
     phase: Phase = Phase.RUNNING
     pending: deque[Batch] = field(default_factory=deque)
+    to_join: deque[Batch] = field(default_factory=deque)
     calls: dict[int, tuple[int, tuple[Batch, ...]]] = field(default_factory=dict)
     replicas: dict[int, Replica] = field(default_factory=dict)
+    started: set[int] = field(default_factory=set)
+    """Numbers of all replicas that were started, also those that are gone."""
     pace: Pace = field(default_factory=Pace)
     counters: Counters = field(default_factory=Counters)
     segments: list[Slice] = field(default_factory=list)
@@ -134,11 +212,19 @@ class StepState:
     returned: dict[int, WorkDone] = field(default_factory=dict)
     """For a generator: calls that returned before an earlier one."""
     offset: int = 0
-    """For a generator: number of the first row that is not known yet."""
+    """Number of the first row that is not known yet: of a generator's output, else of the input."""
+    window: Window | None = None
+    """For a row-wise step: the rows that are being looked up."""
+    asked_for_keys: set[int] = field(default_factory=set)
+    """For a row-wise step: blocks whose rows' keys are being read."""
+    failed: list[FailedRows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.missing = Gathering(Purpose.COMPUTE)
+        self.changed = Gathering(Purpose.JOIN)
+        self.checked = Gathering(Purpose.CHECK)
         self._waiting: dict[int, Piece] = {}
-        self._next_unit = 0
+        self._next_place = 0
         self._next_emitted = 0
         self._content = hashlib.sha256()
 
@@ -152,21 +238,36 @@ class StepState:
         """Whether no batch will ever be formed again."""
         if self.spec.kind == "generator":
             return self.ended
-        return all(edge.closed and edge.rows == 0 for edge in self.inputs)
+        return self.inputs_used_up and not any(gathering.runs for gathering in self.gatherings)
+
+    @property
+    def inputs_used_up(self) -> bool:
+        """Whether no rows will come any more, and all that came were looked up."""
+        return self.window is None and all(edge.closed and edge.rows == 0 for edge in self.inputs)
+
+    @property
+    def gatherings(self) -> tuple[Gathering, ...]:
+        """What waits for its batch to be full, by what is to be done with it."""
+        return self.missing, self.changed, self.checked
 
     @property
     def all_emitted(self) -> bool:
         """Whether every unit formed so far is in the output."""
-        return not self.pending and not self.calls and self._next_emitted == self._next_unit
+        waiting = self.pending or self.to_join or self.calls
+        return not waiting and self._next_emitted == self._next_place
 
-    def new_unit(self) -> int:
-        """Number the next unit."""
-        self._next_unit += 1
-        return self._next_unit - 1
+    def pending_of(self, purpose: Purpose) -> deque[Batch]:
+        """Batches that wait for a replica: for one that joins, or for one that computes."""
+        return self.to_join if purpose is Purpose.JOIN else self.pending
 
-    def resolve(self, unit: int, piece: Piece) -> list[Piece]:
-        """A unit's rows are known; return the pieces that are now next in the output's order."""
-        self._waiting[unit] = piece
+    def new_place(self) -> int:
+        """Number the next place in the output's order."""
+        self._next_place += 1
+        return self._next_place - 1
+
+    def resolve(self, place: int, piece: Piece) -> list[Piece]:
+        """The rows for a place are known; return the pieces that are now next in the output's order."""
+        self._waiting[place] = piece
         emitted: list[Piece] = []
         while self._next_emitted in self._waiting:
             emitted.append(self._waiting.pop(self._next_emitted))
@@ -184,9 +285,9 @@ class StepState:
         elif piece.rows:
             self.segments.append(piece)
 
-    def free_replica(self) -> int | None:
+    def free_replica(self, *, joins: bool = False) -> int | None:
         """The ready replica with the fewest calls under way, if it may have one more."""
-        ready = [(replica.calls, number) for number, replica in self.replicas.items() if replica.ready]
+        ready = [(r.calls, number) for number, r in self.replicas.items() if r.ready and r.joins == joins]
         if not ready or min(ready)[0] >= self.pace.calls_ahead:
             return None
         return min(ready)[1]

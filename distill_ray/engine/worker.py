@@ -9,24 +9,37 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
 
 import pyarrow as pa
 
+from distill_ray.cache.part import Shape, UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
-from distill_ray.cache.units import end_key, offset_key
+from distill_ray.cache.units import column_digests, end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
-from distill_ray.engine.messages import CALL_SECONDS, Failure, Range, StoredPart, Work, WorkRecord
-from distill_ray.errors import DistillRayError, RowError
+from distill_ray.engine.calls import generate_rows
+from distill_ray.engine.computing import Computing
+from distill_ray.engine.made import Made, Unit
+from distill_ray.engine.messages import (
+    CALL_SECONDS,
+    Failure,
+    Purpose,
+    Range,
+    StoredPart,
+    Work,
+    WorkRecord,
+)
+from distill_ray.engine.row_units import joined, own_part
+from distill_ray.errors import CorruptObjectError, DistillRayError, RowError
+from distill_ray.resources import StepResources
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step, label_of
-from distill_ray.steps.mappings import to_pipeline_names, to_step_names
+from distill_ray.steps.declared import declared_columns
 from distill_ray.steps.secrets import without_secrets
 from distill_ray.storage import Storage
 from distill_ray.tracebacks import user_traceback
-from distill_ray.types import METADATA, Batch, Row
+from distill_ray.types import Batch, Row
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +51,12 @@ class WorkerSetup:
     Attributes:
         step: the step, without its pipeline.
         function: the step function that its output is stored under.
-        sources: the step functions of the steps it takes rows from, by step name.
+        sources: the step functions of the steps it takes rows from, and its own, by step name.
         storage: the cache root.
         run: the run's id.
         position: the step's number in the run: steps of one function write under names of their own.
         writer: when parts are cut.
+        joins: it only puts stored rows together with changed ones: the step is not loaded.
     """
 
     step: BaseStep
@@ -52,22 +66,25 @@ class WorkerSetup:
     run: str
     position: int = 0
     writer: WriterSettings = field(default_factory=WriterSettings)
+    joins: bool = False
+
+    @property
+    def resources(self) -> StepResources:
+        """What the replica needs."""
+        return StepResources() if self.joins else self.step.resources
 
 
-@dataclass
-class _Made:
-    """Rows and units of one call."""
+@dataclass(frozen=True)
+class _Part:
+    """A part that was read."""
 
-    rows: list[Row] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    failure: Failure | None = None
-    last: bool = False
+    table: pa.Table
+    index: UnitIndex
 
-    def add(self, key: bytes, rows: Sequence[Row]) -> None:
-        self.keys.append(key)
-        self.counts.append(len(rows))
-        self.rows.extend(rows)
+    @cached_property
+    def shapes(self) -> list[Shape]:
+        """Each row's shape."""
+        return self.index.shapes_of_rows()
 
 
 class Worker:
@@ -88,6 +105,8 @@ class Worker:
 
     def load(self) -> Failure | None:
         """Load the step; what it raises comes back as text."""
+        if self._setup.joins:
+            return None
         try:
             self._step.load()
         except BaseException as error:
@@ -95,12 +114,17 @@ class Worker:
         return None
 
     def run(self, work: Work, tables: Sequence[pa.Table]) -> tuple[pa.Table | None, WorkRecord]:
-        """Compute the batches, or the generator's next rows."""
+        """Compute the batches, or the generator's next rows, or put stored rows together with others."""
         started = time.perf_counter()
+        made = Made()
         if isinstance(self._step, GeneratorStep):
-            made = self._generate(self._step, work)
+            self._generate(made, self._step, work)
+        elif (inputs := self._inputs(made, work, tables)) is None:
+            pass
+        elif work.purpose is Purpose.JOIN:
+            self._join(made, work, inputs)
         else:
-            made = self._process(work, tables)
+            self._compute(made, work, inputs)
         return self._finish(work, made, started)
 
     def flush(self) -> tuple[tuple[WrittenPart, ...], Failure | None]:
@@ -113,6 +137,8 @@ class Worker:
     def close(self) -> None:
         """Unload the step and end the writer. The rows are safe by now: what it raises is only logged."""
         self._writer.close()
+        if self._setup.joins:
+            return
         try:
             self._step.unload()
         except Exception:
@@ -120,104 +146,128 @@ class Worker:
 
     # Making rows.
 
-    def _process(self, work: Work, tables: Sequence[pa.Table]) -> _Made:
-        made = _Made()
-        try:
-            inputs = self._inputs(work, tables)
-        except Exception as error:
-            made.failure = self._failed("its input could not be read", error, _range_of(work))
-            return made
+    def _compute(self, made: Made, work: Work, inputs: list[Batch]) -> None:
+        assert isinstance(self._step, Step)
+        computing = Computing(self._step, lambda error: self._raised("process()", error))
+        strides = self._step.strides or (1,) * len(inputs)
         start = 0
         for batch in work.batches:
-            rows = (batch.first_row, batch.first_row + batch.rows)
+            end = start + batch.rows
             try:
-                out = self._call([each[start : start + batch.rows] for each in inputs])
+                computing.batch(
+                    made, batch, [rows[start * n : end * n] for rows, n in zip(inputs, strides, strict=True)]
+                )
             except (Exception, SystemExit) as error:
+                rows = (batch.runs[0][0], batch.runs[0][0] + batch.rows) if len(batch.runs) == 1 else None
                 made.failure = self._raised("process()", error, rows)
-                return made
-            made.add(batch.key, out)
-            start += batch.rows
-        return made
+                return
+            start = end
 
-    def _call(self, batches: list[Batch]) -> list[Row]:
-        step = self._step
-        assert isinstance(step, Step)
-        out: list[Row] = []
-        given = (to_step_names(batch, step.input_mappings) for batch in batches)
-        for rows in _yielded(step.process(*given)):
-            _check_rows(rows)
-            out.extend(map(dict, rows))  # as they are now: a step may go on to change what it yielded
-        return to_pipeline_names(out, step.input_mappings, step.output_mappings)
+    def _join(self, made: Made, work: Work, inputs: list[Batch]) -> None:
+        """Put what the step gave for rows together with the columns that these have now."""
+        assert isinstance(self._step, Step)
+        try:
+            parts = [None if source is None else self._read(source) for source in work.sources]
+        except Exception as error:
+            made.failure = self._failed("its stored rows could not be read", error)
+            return
+        columns = declared_columns(self._step)
+        declared = frozenset(columns)
+        (rows,) = inputs
+        wholes, keys = row_digests(rows), column_digests(rows, columns)
+        seconds, input_tokens, output_tokens = 0.0, 0.0, 0.0
+        for place, (row, stored) in enumerate(zip(rows, work.stored, strict=True)):
+            part = parts[stored.source]
+            assert part is not None
+            shapes = part.shapes[stored.start : stored.start + stored.rows]
+            before = decode_rows(part.table.slice(stored.start, stored.rows))
+            pairs = zip(before, shapes, strict=True)
+            out = [joined(row, own_part(each, shape), declared) for each, shape in pairs]
+            cut = slice(16 * place, 16 * place + 16)
+            made.add(Unit(out, row_digests(out), shapes), keys[cut], wholes[cut])
+            share = 1 / max(1, len(part.index.counts))
+            seconds += part.index.seconds * share
+            input_tokens += part.index.input_tokens * share
+            output_tokens += part.index.output_tokens * share
+        made.batches = len(work.batches)
+        made.cost = seconds, round(input_tokens), round(output_tokens)
 
-    def _generate(self, step: GeneratorStep, work: Work) -> _Made:
-        made = _Made()
+    def _generate(self, made: Made, step: GeneratorStep, work: Work) -> None:
         deadline = time.perf_counter() + CALL_SECONDS
         try:
             if self._rows_yielded is None:
                 self._offset = work.offset
-                self._rows_yielded = _yielded(step.process(offset=work.offset))
+                self._rows_yielded = generate_rows(step, work.offset)
             while not self._ended and time.perf_counter() < deadline:
-                self._take_next(step, made)
-                if work.max_batches and len(made.counts) >= work.max_batches:
+                self._take_next(made)
+                if work.max_batches and made.batches >= work.max_batches:
                     break
                 if len(made.rows) >= 64 * step.batch_size:
                     break
         except (Exception, SystemExit) as error:
             made.failure = self._raised(f"process(), after {self._offset} rows,", error)
         made.last = self._ended
-        return made
 
-    def _take_next(self, step: GeneratorStep, made: _Made) -> None:
+    def _take_next(self, made: Made) -> None:
         assert self._rows_yielded is not None
-        rows, last = _check_pair(next(self._rows_yielded, ([], True)))
+        rows, self._ended = next(self._rows_yielded)
         if rows:
-            rows = to_pipeline_names([dict(row) for row in rows], {}, step.output_mappings)
-            made.add(offset_key(self._offset), rows)
+            made.add(Unit(rows, row_digests(rows)), offset_key(self._offset))
+            made.batches += 1
             self._offset += len(rows)
-        self._ended = last
 
-    def _finish(self, work: Work, made: _Made, started: float) -> tuple[pa.Table | None, WorkRecord]:
+    def _finish(self, work: Work, made: Made, started: float) -> tuple[pa.Table | None, WorkRecord]:
         try:
-            table, digests = encode_rows(made.rows), row_digests(made.rows)
+            table = encode_rows(made.rows)
         except RowError as error:
-            failure = self._raised("process()", error, _range_of(work))
-            return None, WorkRecord(failure=failure)
+            return None, WorkRecord(failure=self._raised("process()", error, _range_of(work)))
+        seconds, tokens = time.perf_counter() - started, self._step.tokens_of(made.rows)
         record = WorkRecord(
-            tuple(made.counts),
-            digests,
-            table.nbytes,
-            time.perf_counter() - started,
-            *_tokens(made.rows, self._name),
+            batches=made.batches,
+            counts=tuple(made.counts),
+            digests=b"".join(made.digests),
+            nbytes=table.nbytes,
+            seconds=seconds,
+            input_tokens=0 if made.cost else tokens[0],
+            output_tokens=0 if made.cost else tokens[1],
             last=made.last,
+            failed=tuple(made.failed),
             failure=made.failure,
         )
+        if work.purpose is Purpose.CHECK:
+            return table, record
         try:
-            self._store_rows(work.block, table, made, record)
+            self._store_rows(work.block, table, made, (seconds, *tokens))
             record = replace(record, written=self._writer.take_written())
         except Exception as error:
             failure = self._failed("its output could not be written", error)
             record = replace(record, failure=record.failure or failure)
         return table, record
 
-    def _store_rows(self, block: int, table: pa.Table, made: _Made, record: WorkRecord) -> None:
+    def _store_rows(self, block: int, table: pa.Table, made: Made, cost: tuple[float, int, int]) -> None:
         """Hand the rows to the writer; a generator that has ended also leaves a unit that says so."""
-        keys, counts = b"".join(made.keys), record.counts
         if made.last and not self._end_stored:
-            keys, counts = keys + end_key(self._offset), (*counts, 0)
+            made.add(Unit([], b""), end_key(self._offset))
             self._end_stored = True
-        if counts:
-            tokens = record.input_tokens, record.output_tokens
-            self._writer.add(Block(block, table, keys, counts, record.digests, record.seconds, *tokens))
+        if made.counts:
+            self._writer.add(Block(block, table, made.index(self._setup.run, cost)))
 
     # Reading rows.
 
-    def _inputs(self, work: Work, tables: Sequence[pa.Table]) -> list[list[Row]]:
+    def _inputs(self, made: Made, work: Work, tables: Sequence[pa.Table]) -> list[Batch] | None:
+        """The rows of each predecessor; None where they could not be read."""
         handed_over = iter(tables)
-        found = [next(handed_over) if source is None else self._read(source) for source in work.sources]
+        try:
+            found = [
+                next(handed_over) if source is None else self._read(source).table for source in work.sources
+            ]
+        except Exception as error:
+            made.failure = self._failed("its input could not be read", error, _range_of(work))
+            return None
         return [_rows(ranges, found) for ranges in work.inputs]
 
-    def _read_part(self, source: StoredPart) -> pa.Table:
-        return self._store.read_part(self._setup.sources[source.step], source.name)[0]
+    def _read_part(self, source: StoredPart) -> _Part:
+        return _Part(*self._store.read_part(self._setup.sources[source.step], source.name))
 
     def _raised(self, call: str, error: BaseException, rows: tuple[int, int] | None = None) -> Failure:
         """The user's code raised, or gave something that we refuse in words of our own."""
@@ -225,7 +275,8 @@ class Worker:
         return self._failure(str(error) if ours else f"{call} raised {_said(error)}", error, rows)
 
     def _failed(self, what: str, error: Exception, rows: tuple[int, int] | None = None) -> Failure:
-        return self._failure(f"{what}: {_said(error)}", error, rows)
+        failure = self._failure(f"{what}: {_said(error)}", error, rows)
+        return replace(failure, damaged=isinstance(error, CorruptObjectError))
 
     def _failure(self, message: str, error: BaseException, rows: tuple[int, int] | None) -> Failure:
         trace = self._presentable(user_traceback(error))
@@ -243,7 +294,8 @@ def _said(error: BaseException) -> str:
 def _range_of(work: Work) -> tuple[int, int] | None:
     if not work.batches:
         return None
-    return work.batches[0].first_row, work.batches[-1].first_row + work.batches[-1].rows
+    (first, _), (last, rows) = work.batches[0].runs[0], work.batches[-1].runs[-1]
+    return first, last + rows
 
 
 def _rows(ranges: Sequence[Range], tables: Sequence[pa.Table]) -> list[Row]:
@@ -251,50 +303,3 @@ def _rows(ranges: Sequence[Range], tables: Sequence[pa.Table]) -> list[Row]:
     for each in ranges:
         rows += decode_rows(tables[each.source].slice(each.start, each.rows))
     return rows
-
-
-def _yielded(result: Any) -> Iterator[Any]:
-    if isinstance(result, Iterator):
-        return result
-    raise RowError(
-        f"process() must yield what it makes, but it returned {result!r:.200}: use `yield`, in a plain `def`."
-    )
-
-
-def _check_rows(rows: Any) -> None:
-    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
-        return
-    remedy = ": a single row is `yield [row]`" if isinstance(rows, dict) else ""
-    raise RowError(
-        f"process() must yield lists of dicts, but it yielded {type(rows).__name__}: {rows!r:.200}{remedy}."
-    )
-
-
-def _check_pair(pair: Any) -> tuple[list[Row], bool]:
-    """What a generator step yields."""
-    if not isinstance(pair, tuple) or len(pair) != 2:
-        raise RowError(
-            f"process() of a generator step must yield (rows, last), but it yielded {pair!r:.200}."
-        )
-    rows, last = pair
-    _check_rows(rows)
-    return rows, bool(last)
-
-
-def _tokens(rows: Sequence[Row], step: str) -> tuple[int, int]:
-    """Tokens that the rows say this step's model read and wrote."""
-    totals = [0, 0]
-    for row in rows:
-        metadata = row.get(METADATA)
-        for each in metadata if isinstance(metadata, list) else [metadata]:  # grouped generations: a list
-            statistics = each.get(f"statistics_{step}") if isinstance(each, dict) else None
-            if isinstance(statistics, dict):
-                totals[0] += _total(statistics.get("input_tokens"))
-                totals[1] += _total(statistics.get("output_tokens"))
-    return totals[0], totals[1]
-
-
-def _total(tokens: Any) -> int:
-    """A number of tokens, or the sum of one for each generation; users may write anything there."""
-    counts = tokens if isinstance(tokens, list) else [tokens]
-    return sum(each for each in counts if isinstance(each, int))

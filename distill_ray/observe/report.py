@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from distill_ray.events import ReplicaUp, RunEvent, RunFinished, RunStarted, StepAdvanced, StepFailed
+from distill_ray.events import (
+    DamageFound,
+    Divergent,
+    ReplicaUp,
+    RowsFailed,
+    RunEvent,
+    RunFinished,
+    RunRepaired,
+    RunStarted,
+    StepAdvanced,
+    StepDecided,
+    StepFailed,
+)
+
+_WORK = (
+    "rows_computed",
+    "batches_computed",
+    "rows_failed",
+    "rows_checked",
+    "rows_differing",
+    "seconds",
+    "input_tokens",
+    "output_tokens",
+)
+"""What adds up where a run was planned anew on the way."""
 
 
 class StepReport(BaseModel):
@@ -21,11 +45,15 @@ class StepReport(BaseModel):
         rows_reused: rows out that were stored before.
         rows_computed: rows out that were made in this run.
         batches_computed: batches that were made in this run.
+        rows_failed: input rows that the step could not do and went on without.
+        rows_checked: stored rows that were computed again to compare.
+        rows_differing: how many of them came out differently.
         replicas: replicas that were up.
         seconds: seconds of work, over all replicas.
         input_tokens: tokens that models read in this run.
         output_tokens: tokens that models wrote in this run.
         failures: what went wrong, in words.
+        divergent: digests of the rows that another run made of the same, and of those that this run made.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,11 +68,15 @@ class StepReport(BaseModel):
     rows_reused: int = 0
     rows_computed: int = 0
     batches_computed: int = 0
+    rows_failed: int = 0
+    rows_checked: int = 0
+    rows_differing: int = 0
     replicas: int = 0
     seconds: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
     failures: list[str] = Field(default_factory=list)
+    divergent: str = ""
 
 
 class RunReport(BaseModel):
@@ -57,6 +89,7 @@ class RunReport(BaseModel):
         status: ``running``, ``complete``, ``failed`` or ``interrupted``.
         seconds: wall time.
         error: why it did not complete.
+        repairs: stored rows that were found gone or damaged, and computed again.
         steps: by name.
     """
 
@@ -68,7 +101,9 @@ class RunReport(BaseModel):
     status: str = "running"
     seconds: float = 0.0
     error: str = ""
+    repairs: list[str] = Field(default_factory=list)
     steps: dict[str, StepReport] = Field(default_factory=dict)
+    _done_before: dict[str, StepReport] = PrivateAttr(default_factory=dict)
 
     @property
     def rows_computed(self) -> int:
@@ -79,25 +114,53 @@ class RunReport(BaseModel):
         """Take in an event of the run."""
         if isinstance(event, RunStarted):
             self.run, self.pipeline, self.cache = event.run, event.pipeline, event.cache
-            for decided in event.steps:
-                hit = decided.decision == "hit"
-                self.steps[decided.step] = StepReport(
-                    decision=decided.decision,
-                    reason=decided.reason,
-                    class_name=decided.class_name,
-                    function=decided.function,
-                    output_key=decided.output_key,
-                    rows_out=decided.rows_known if hit else 0,
-                    rows_reused=decided.rows_known if hit else 0,
+            self.steps = {decided.step: _undone(decided) for decided in event.steps}
+        elif isinstance(event, DamageFound):
+            self.repairs.append(event.reason)
+        elif isinstance(event, RunRepaired):
+            self._done_before = self.steps
+            self.steps = {
+                decided.step: _undone(decided).model_copy(
+                    update={name: getattr(self.steps[decided.step], name) for name in (*_WORK, "failures")}
                 )
+                for decided in event.steps
+            }
         elif isinstance(event, ReplicaUp):
             self.steps[event.step].replicas += 1
         elif isinstance(event, StepAdvanced):
-            step = self.steps[event.step]
-            for name, value in vars(event).items():
-                if name != "step":
-                    setattr(step, name, value)
+            self._advance(event)
         elif isinstance(event, StepFailed):
             self.steps[event.step].failures.append(event.message)
+        elif isinstance(event, RowsFailed):
+            self.steps[event.step].failures.append(f"{_rows(event)}: {event.message}")
+        elif isinstance(event, Divergent):
+            self.steps[event.step].divergent = f"kept {event.kept} of run {event.kept_of}, made {event.made}"
         elif isinstance(event, RunFinished):
             self.status, self.seconds, self.error = event.status, event.seconds, event.error
+
+    def _advance(self, event: StepAdvanced) -> None:
+        step, before = self.steps[event.step], self._done_before.get(event.step)
+        for name, value in vars(event).items():
+            if name != "step":
+                done = getattr(before, name) if before is not None and name in _WORK else 0
+                setattr(step, name, value + done)
+
+
+def _undone(decided: StepDecided) -> StepReport:
+    """The report of a step that has done nothing yet."""
+    hit = decided.decision == "hit"
+    return StepReport(
+        decision=decided.decision,
+        reason=decided.reason,
+        class_name=decided.class_name,
+        function=decided.function,
+        output_key=decided.output_key,
+        rows_out=decided.rows_known if hit else 0,
+        rows_reused=decided.rows_known if hit else 0,
+    )
+
+
+def _rows(failed: RowsFailed) -> str:
+    if failed.rows == 1:
+        return f"input row {failed.first_row}"
+    return f"input rows {failed.first_row} to {failed.first_row + failed.rows - 1}"

@@ -130,5 +130,5 @@ class RunStanding:
 
 def _standing(decided: StepDecided) -> StepStanding:
     known = decided.rows_known if decided.decision == "hit" else 0
-    nothing = StepAdvanced(decided.step, 0, known, known, 0, 0, 0.0, 0, 0)
+    nothing = StepAdvanced(decided.step, rows_out=known, rows_reused=known)
     return StepStanding(decided, "waiting" if decided.runs else "done", nothing)

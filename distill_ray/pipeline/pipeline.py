@@ -133,6 +133,7 @@ class Pipeline:
         *,
         engine: Engine = "ray",
         progress: Literal["auto", "none"] = "auto",
+        verify: float = 0.0,
     ) -> Distiset:
         """Compute what is not known yet, and return the leaves' rows.
 
@@ -145,6 +146,8 @@ class Pipeline:
             dataset_batch_size: rows in each batch of ``dataset``.
             engine: ``"ray"``, or ``"inline"`` to run in this process, where breakpoints work.
             progress: how to show progress on standard error.
+            verify: share of the reused units that are computed again to compare, from 0 to 1; the report
+                says how many rows differ (``rows_checked``, ``rows_differing``).
 
         Raises:
             GraphError: the pipeline is declared wrongly.
@@ -156,7 +159,10 @@ class Pipeline:
 
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
         listeners = (make_progress(progress, redraw=engine != "inline"),)
-        return _run(self, _request(self, graph, use_cache=use_cache, engine=engine, listeners=listeners))
+        return _run(
+            self,
+            _request(self, graph, use_cache=use_cache, engine=engine, listeners=listeners, verify=verify),
+        )
 
     def dry_run(
         self,

@@ -16,8 +16,22 @@ from distill_ray.cache.roots import open_cache
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.writer import WriterSettings
 from distill_ray.engine.execution import Executor, RunSettings, execute
-from distill_ray.errors import ParameterError, RunInterruptedError, StorageError
-from distill_ray.events import Listener, RunEvent, RunFinished, RunStarted, StepDecided
+from distill_ray.errors import (
+    CorruptObjectError,
+    DamagedPartError,
+    ParameterError,
+    RunInterruptedError,
+    StorageError,
+)
+from distill_ray.events import (
+    DamageFound,
+    Listener,
+    RunEvent,
+    RunFinished,
+    RunRepaired,
+    RunStarted,
+    StepDecided,
+)
 from distill_ray.graph import Graph
 from distill_ray.observe.recorder import Recorder
 from distill_ray.observe.report import RunReport
@@ -30,6 +44,9 @@ CacheScope: TypeAlias = Literal["shared", "pipeline"]
 CacheDir: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 CACHE_DIR_VARIABLE = "DISTILL_RAY_CACHE_DIR"
+MAX_REPAIRS = 50
+"""How often a run is planned anew because stored rows were found damaged: each time they are removed."""
+
 FLUSH_VARIABLE = "DISTILL_RAY_FLUSH_SECONDS"
 
 
@@ -48,6 +65,7 @@ class RunRequest:
         engine: ``"ray"`` or ``"inline"``.
         listeners: who else hears of the run's events.
         max_batches: batches that each generator makes; 0 is no limit.
+        verify: share of the reused units that are computed again to compare.
     """
 
     pipeline: str | None
@@ -60,6 +78,7 @@ class RunRequest:
     engine: Engine = "ray"
     listeners: tuple[Listener, ...] = ()
     max_batches: int = 0
+    verify: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,8 @@ def _scope(request: RunRequest) -> str | None:
 
 def plan_run(request: RunRequest, store: CacheStore) -> Plan:
     """Decide what must run; reads the cache, runs nothing."""
-    return make_plan(request.pipeline, request.graph, StoreCatalog(store), use_cache=request.use_cache)
+    catalog = StoreCatalog(store, by_unit=request.verify > 0)
+    return make_plan(request.pipeline, request.graph, catalog, use_cache=request.use_cache)
 
 
 def run(request: RunRequest) -> RunResult:
@@ -172,10 +192,32 @@ def _execute(
     if not plan.complete:
         store.claim()
     records.write_begun()
+    settings = RunSettings(
+        records.run,
+        writer=writer_settings(),
+        max_batches=request.max_batches,
+        check_share=request.verify,
+    )
+    for _ in range(MAX_REPAIRS):
+        manifests = _attempt(request, plan, store, settings, emit)
+        if manifests is not None:
+            return manifests
+        plan = plan_run(request, store)
+        emit(RunRepaired(_decisions(plan)))
+    return execute(plan, store, _executor(request.engine), settings, emit)
+
+
+def _attempt(
+    request: RunRequest, plan: Plan, store: CacheStore, settings: RunSettings, emit: Listener
+) -> Mapping[str, Manifest] | None:
+    """Carry a plan out; None: it met stored rows that are damaged, which were removed."""
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
-    settings = RunSettings(records.run, writer=writer_settings(), max_batches=request.max_batches)
-    return execute(plan, store, _executor(request.engine), settings, emit)
+    try:
+        return execute(plan, store, _executor(request.engine), settings, emit)
+    except (CorruptObjectError, DamagedPartError) as error:
+        emit(DamageFound(str(error)))
+        return None
 
 
 def _executor(engine: Engine) -> Executor:

@@ -14,10 +14,13 @@ import yaml
 from pydantic import BaseModel
 
 from distill_ray import __version__
+from distill_ray.credentials import shown
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.graph import Graph
 from distill_ray.signature.stand_in import is_secret
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep
+from distill_ray.steps.marks import is_unsigned
+from distill_ray.steps.secrets import is_credential
 
 TYPE_INFO = "type_info"
 ITEMS = "items"
@@ -66,13 +69,23 @@ def _dump(value: Any, where: str) -> Any:
 
 
 def _dump_model(model: BaseModel, where: str) -> dict[str, Any]:
-    tree = {
-        name: _dump(getattr(model, name), f"{where}, '{name}'")
-        for name, field in type(model).model_fields.items()
-        if not field.exclude and not is_secret(getattr(model, name))
-    }
+    tree = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if not field.exclude and not is_secret(value) and not is_credential(name, field):
+            dumped = _dump(value, f"{where}, '{name}'")
+            tree[name] = _shown(dumped) if is_unsigned(field) else dumped
     tree[TYPE_INFO] = {"module": type(model).__module__, "name": type(model).__qualname__}
     return tree
+
+
+def _shown(tree: Any) -> Any:
+    """The tree without the credentials that its URLs hold."""
+    if isinstance(tree, dict):
+        return {key: _shown(item) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [_shown(item) for item in tree]
+    return shown(tree) if isinstance(tree, str) else tree
 
 
 def _dump_mapping(value: Mapping[Any, Any], where: str) -> dict[str, Any]:

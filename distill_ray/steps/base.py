@@ -18,6 +18,7 @@ from distill_ray.declaration import Declaration
 from distill_ray.errors import GraphError
 from distill_ray.resources import StepResources
 from distill_ray.steps.marks import is_runtime_parameter
+from distill_ray.steps.tokens import metadata_tokens
 from distill_ray.types import Row, RuntimeParameter, StepColumns, Unsigned
 
 DEFAULT_BATCH_SIZE = 50
@@ -51,6 +52,11 @@ def label_of(step: BaseStep) -> str:
 def kind_of(step: BaseStep) -> StepKind:
     """Whether a step makes rows, is given them batch by batch, or all at once."""
     return "generator" if step.is_generator else "global" if step.is_global else "step"
+
+
+def is_row_wise(step: BaseStep) -> bool:
+    """Whether the step's units are rows."""
+    return isinstance(step, Step) and step.row_wise and not step.is_global
 
 
 def snake_case(class_name: str) -> str:
@@ -138,9 +144,9 @@ class BaseStep(Declaration):
         """Return what else identifies the step's result, such as the content of the files it reads."""
         return {}
 
-    def tokens_of(self, rows: Sequence[Row]) -> tuple[int, int]:  # noqa: ARG002
-        """Return the tokens that a model read and wrote for rows that this step gave."""
-        return 0, 0
+    def tokens_of(self, rows: Sequence[Row]) -> tuple[int, int]:
+        """Return the tokens that this step's model read and wrote for rows: by default what they say."""
+        return metadata_tokens(label_of(self), rows)
 
     def load(self) -> None:
         """Get ready, once in each replica: load models, open connections."""

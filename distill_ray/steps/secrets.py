@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from distill_ray import credentials
 from distill_ray.signature.stand_in import is_secret
-
-MASK = "**********"
-"""What pydantic shows of a secret."""
+from distill_ray.steps.marks import is_unsigned
 
 
 def without_secrets(text: str, holder: object) -> str:
-    """Mask the secrets that ``holder``, a step, has anywhere in its parameters.
+    """Mask the secrets that ``holder``, a step, has anywhere in its parameters, and those of the environment.
+
+    These are pydantic's secrets; credentials in URLs; and texts that are no part of a signature and have the
+    name of a credential.
 
     Example:
         >>> from pydantic import SecretStr
         >>> without_secrets("no access with sk-1", {"headers": [SecretStr("sk-1")]})
         'no access with **********'
     """
-    for secret in sorted(set(_secrets_in(holder, set())), key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return text
+    environment = credentials.credentials_in(dict(os.environ))
+    return credentials.without(text, {*_secrets_in(holder, set()), *environment})
+
+
+def is_credential(name: str, field: FieldInfo) -> bool:
+    """Whether a parameter that is a plain text is a secret all the same: no part of a signature, and so named."""
+    return is_unsigned(field) and credentials.names_credential(name)
 
 
 def _secrets_in(value: Any, seen: set[int]) -> Iterator[str]:
@@ -32,17 +40,20 @@ def _secrets_in(value: Any, seen: set[int]) -> Iterator[str]:
         return
     seen.add(id(value))
     if is_secret(value):
-        yield from _texts_of(value.get_secret_value())
-    elif isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        for item in vars(value).values():
+        secret = value.get_secret_value()
+        yield secret.decode("utf-8", "replace") if isinstance(secret, bytes) else str(secret)
+    elif isinstance(value, str):
+        yield from credentials.credentials_in_url(value)
+    elif isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            item = getattr(value, name)
+            if is_unsigned(field) or field.exclude:
+                yield from credentials.credentials_in(item, name)
             yield from _secrets_in(item, seen)
+        yield from _secrets_in(value.model_extra, seen)
+        yield from _secrets_in(value.__pydantic_private__, seen)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from _secrets_in(vars(value), seen)
     elif isinstance(value, Mapping | list | tuple | set | frozenset):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _secrets_in(item, seen)
-
-
-def _texts_of(secret: Any) -> Iterator[str]:
-    """A secret as it stands in a message: written out, or in quotes."""
-    text = secret.decode("utf-8", "replace") if isinstance(secret, bytes) else str(secret)
-    if text.strip():
-        yield from {text, repr(text)[1:-1]}

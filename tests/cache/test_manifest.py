@@ -76,7 +76,7 @@ def test_other_bytes_are_no_manifest(data: bytes) -> None:
         (replace(MANIFEST, parts=(PartEntry("../../other", 1),) * 2), "a part's name or size"),
         (replace(MANIFEST, parts=(PartEntry("a/b", 1),) * 2), "a part's name or size"),
         (replace(MANIFEST, parts=(PartEntry("a", -1),) * 2), "a part's name or size"),
-        (replace(MANIFEST, format=2), "its format is 2"),
+        (replace(MANIFEST, format=1), "its format is 1"),
     ],
 )
 def test_one_that_contradicts_itself_is_refused(manifest: Manifest, message: str) -> None:

@@ -51,7 +51,8 @@ def key_of(number: int) -> bytes:
 
 def block_of(number: int, rows: list[dict[str, Any]]) -> Block:
     """One call's rows, all of one unit."""
-    return Block(number, encode_rows(rows), key_of(number), (len(rows),), row_digests(rows), 0.5, 2, 3)
+    index = UnitIndex(key_of(number), (len(rows),), row_digests(rows), "", (), 0.5, 2, 3)
+    return Block(number, encode_rows(rows), index)
 
 
 def text_block(number: int, size: int = 10) -> Block:
@@ -183,7 +184,7 @@ def test_merged_parts_that_were_not_removed_do_not_double_units(
     writer.flush()
     everything = store.read_indexes(FUNCTION, store.parts(FUNCTION))
     assert len(everything) > MERGE * MERGE
-    assert StoredUnits(everything).units == MERGE * MERGE + 1
+    assert len(StoredUnits(everything)) == MERGE * MERGE + 1
 
 
 def test_what_a_merged_part_replaced_may_be_removed(store: CacheStore, writers: list[PartWriter]) -> None:
@@ -195,7 +196,7 @@ def test_what_a_merged_part_replaced_may_be_removed(store: CacheStore, writers: 
     written += writer.flush()
     store.delete_parts(FUNCTION, [name for part in written for name in part.replaces])
     assert [entry.name for entry in store.parts(FUNCTION)] == [written[-1].entry.name]
-    assert StoredUnits(live_parts(store)).units == MERGE + 3
+    assert len(StoredUnits(live_parts(store))) == MERGE + 3
 
 
 def test_large_parts_are_left_alone(store: CacheStore, writers: list[PartWriter]) -> None:
@@ -214,7 +215,7 @@ def test_the_writer_goes_on_after_a_flush(store: CacheStore, writers: list[PartW
         writer.add(text_block(number))
         writer.flush()
     assert writer.flush() == ()
-    assert StoredUnits(live_parts(store)).units == 3
+    assert len(StoredUnits(live_parts(store))) == 3
 
 
 def test_writers_of_one_run_do_not_disturb_each_other(store: CacheStore, writers: list[PartWriter]) -> None:
@@ -230,7 +231,7 @@ def test_writers_of_one_run_do_not_disturb_each_other(store: CacheStore, writers
     for thread in threads:
         thread.join()
     stored = StoredUnits(live_parts(store))
-    assert stored.units == 120
+    assert len(stored) == 120
     assert all(stored.take(key_of(tag * 100 + n)) for tag in range(4) for n in range(30))
 
 
@@ -314,8 +315,8 @@ def test_what_a_killed_writer_left_is_whole_and_counted_once(store: CacheStore, 
     parts = live_parts(store)
     stored = StoredUnits(parts)
     rows = {entry.name: decode_rows(store.read_part(FUNCTION, entry.name)[0]) for entry, _ in parts}
-    assert stored.units
-    for number in range(stored.units):
+    assert len(stored)
+    for number in range(len(stored)):
         unit = stored.take(key_of(number))
         assert unit is not None
         assert rows[unit.part.name][unit.first_row :][: unit.rows] == [{"number": number}] * (number % 3)

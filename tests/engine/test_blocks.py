@@ -10,7 +10,7 @@ from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.blocks import Blocks, Edge, Piece, Slice
 from distill_ray.engine.messages import StoredPart
 from distill_ray.engine.sending import send_work
-from distill_ray.engine.step_state import Batch
+from distill_ray.engine.step_state import Batch, Run
 
 PART = PartEntry("part", 1)
 
@@ -81,7 +81,8 @@ def test_a_call_reads_what_was_let_go_from_its_part_and_the_rest_by_reference() 
     blocks.written(WrittenPart(PART, ((stored, 100),)))
     blocks.release()
     blocks.made(live, nbytes=10)
-    batch = Batch(unit=0, key=b"k", first_row=7, rows=5, slices=((Slice(stored, 2, 3), Slice(live, 0, 2)),))
+    run = Run(place=0, first_row=7, rows=5, slices=((Slice(stored, 2, 3), Slice(live, 0, 2)),))
+    batch = Batch((run,), key=b"k")
     call = send_work("step", 1, 9, [batch], blocks)
     assert call.live == (live,)
     assert call.work.sources == (StoredPart("source", "part"), None)

@@ -100,7 +100,7 @@ class Replicas:
             counts, last = [batch.rows * self.growth for batch in work.batches], False
         self.rows[work.block] = rows
         digests = b"".join(map(digest_of, rows))
-        record = WorkRecord(tuple(counts), digests, nbytes=len(rows), seconds=0.001, last=last)
+        record = WorkRecord(len(counts), tuple(counts), digests, nbytes=len(rows), seconds=0.001, last=last)
         return WorkDone(step, action.replica, work.block, record)
 
     def generate(self, step: str, offset: int) -> tuple[list[int], list[int], bool]:
@@ -294,7 +294,7 @@ def test_what_a_lost_replica_had_still_on_its_way_is_passed_over() -> None:
     scheduler.handle(ReplicaReady("load", 0))
     first = next(action for action in scheduler.actions() if isinstance(action, SendWork))
     scheduler.handle(ReplicaLost("load", 0, "ActorDiedError"))
-    scheduler.handle(WorkDone("load", 0, first.work.block, WorkRecord((1,), digest_of(1))))
+    scheduler.handle(WorkDone("load", 0, first.work.block, WorkRecord(1, (1,), digest_of(1))))
     scheduler.handle(Flushed("load", 0))
     assert scheduler.failure is not None
     assert "replica 0 died" in scheduler.failure.message

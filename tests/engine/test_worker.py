@@ -56,7 +56,7 @@ def rows(first: int, end: int) -> list[dict[str, Any]]:
 def work(*sizes: int, **fields: Any) -> Work:
     batches, first = [], 0
     for number, size in enumerate(sizes):
-        batches.append(BatchWork(bytes([number]) * 16, first, size))
+        batches.append(BatchWork(((first, size),), bytes([number]) * 16))
         first += size
     given = {"inputs": ((Range(0, 0, first),),), "sources": (None,), **fields}
     return Work(block=1, batches=tuple(batches), **given)

@@ -32,4 +32,14 @@ def working(decision: str = "compute", rows_known: int = 0, replicas: int = 2) -
 
 def advanced(step: str, rows_in: int, rows_out: int, reused: int = 0) -> StepAdvanced:
     computed = rows_out - reused
-    return StepAdvanced(step, rows_in, rows_out, reused, computed, -(-computed // 10), computed / 10, 7, 9)
+    return StepAdvanced(
+        step,
+        rows_in,
+        rows_out,
+        reused,
+        computed,
+        -(-computed // 10),
+        seconds=computed / 10,
+        input_tokens=7,
+        output_tokens=9,
+    )

@@ -16,7 +16,8 @@ from distill_ray.types import RuntimeParameter
 
 FIELDS = [
     "decision", "reason", "class_name", "function", "output_key", "rows_in", "rows_out", "rows_reused",
-    "rows_computed", "batches_computed", "replicas", "seconds", "input_tokens", "output_tokens", "failures",
+    "rows_computed", "batches_computed", "rows_failed", "rows_checked", "rows_differing", "replicas", "seconds",
+    "input_tokens", "output_tokens", "failures", "divergent",
 ]  # fmt: skip
 
 

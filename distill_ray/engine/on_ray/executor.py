@@ -10,10 +10,13 @@ from typing import Any
 
 import ray
 
+from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import (
     Event,
     Failure,
     Flushed,
+    KeysRead,
+    ReadKeys,
     ReplicaLost,
     ReplicaReady,
     SendWork,
@@ -41,7 +44,7 @@ class RayExecutor:
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
         self._tables: dict[int, Any] = {}
-        self._setups: dict[str, Any] = {}
+        self._setups: dict[tuple[str, bool], Any] = {}
         self._closing: dict[Any, Any] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
@@ -58,13 +61,13 @@ class RayExecutor:
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it."""
-        resources = setup.step.resources
+        resources = setup.resources
         actor: Any = ray.remote(ReplicaActor)
         handle = actor.options(**actor_options(resources)).remote(sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
-        if step not in self._setups:
-            self._setups[step] = ray.put(_pickled(step, setup))
-        loading = handle.load.remote(step, self._setups[step], replica, _search_path())
+        if (step, setup.joins) not in self._setups:
+            self._setups[step, setup.joins] = ray.put(_pickled(step, setup))
+        loading = handle.load.remote(step, self._setups[step, setup.joins], replica, _search_path())
 
         def loaded(failure: Failure | None) -> ReplicaReady:
             self._loaded.add((step, replica))
@@ -82,6 +85,22 @@ class RayExecutor:
         self._when_done(
             record, work.step, work.replica, lambda result: WorkDone(work.step, work.replica, block, result)
         )
+
+    def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
+        """Work out the digests of some columns of rows, wherever they are."""
+        # Without a CPU of its own: all may be taken by replicas that wait for what this finds out.
+        task: Any = ray.remote(num_cpus=0, max_retries=2)(read_keys)
+        found = task.remote(asked, self._tables[asked.block] if rows is None else rows)
+
+        def report(future: Any) -> None:
+            try:
+                self._events.put(future.result())
+            except Exception as error:
+                message = f"its input could not be read: {type(error).__name__}: {error}"
+                failure = Failure(asked.step, message)
+                self._events.put(KeysRead(asked.step, asked.block, asked.columns, failure=failure))
+
+        found.future().add_done_callback(report)
 
     def flush(self, step: str, replica: int) -> None:
         """Have a replica write all it has."""

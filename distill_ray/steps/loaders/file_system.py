@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field
 
 from distill_ray import storage
+from distill_ray.credentials import shown
 from distill_ray.errors import ParameterError
 from distill_ray.steps.base import GeneratorStep, label_of
 from distill_ray.steps.loaders.readers import READERS, Skip
@@ -108,7 +109,7 @@ class LoadDataFromFileSystem(GeneratorStep):
         filetype = _EXTENSIONS.get(suffixes[-1]) if suffixes else None
         if filetype is None:
             raise ParameterError(
-                f"Step '{label_of(self)}' cannot tell the type of '{url}' from its name: give "
+                f"Step '{label_of(self)}' cannot tell the type of '{shown(url)}' from its name: give "
                 f"`filetype`, one of {', '.join(READERS)}."
             )
         return filetype

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distill_ray import storage
+from distill_ray.credentials import shown
 from distill_ray.errors import ParameterError
 from distill_ray.types import Row
 
@@ -51,12 +52,12 @@ class Reader(ABC):
     def rows(self, url: str, storage_options: Mapping[str, Any] | None, skip: Skip) -> Generator[Row]:
         """Open the file and yield its rows; the file is closed with the generator."""
         with storage.open_url(url, "rb", storage_options) as file:
-            yield from self.read(file, url, skip)
+            yield from self.read(file, shown(url), skip)
 
     def columns(self, url: str, storage_options: Mapping[str, Any] | None) -> list[str]:
         """Open the file and return its columns."""
         with storage.open_url(url, "rb", storage_options) as file:
-            return self.columns_of(file, url)
+            return self.columns_of(file, shown(url))
 
 
 class JsonLinesReader(Reader):

@@ -90,14 +90,6 @@ class Task(Step):
             for answered in read(self, row, requests[index], answers[index * count : (index + 1) * count])
         ]
 
-    def tokens_of(self, rows: Sequence[Row]) -> tuple[int, int]:
-        """Return the tokens that the rows' metadata says this task's model read and wrote."""
-        key = f"statistics_{_name_of(self)}"
-        # That of grouped generations is a list.
-        metadata = [each for row in rows for each in _as_list(row.get(METADATA))]
-        counts = [each.get(key) for each in metadata if isinstance(each, dict)]
-        return _total(counts, "input_tokens"), _total(counts, "output_tokens")
-
 
 def render(task: Task, index: int, row: Row) -> ChatType:
     """Render the request for a row, the ``index``-th of the batch."""
@@ -156,13 +148,3 @@ def _group(generations: Batch) -> Row:
     """``[{"a": 1}, {"a": 2}]`` -> ``{"a": [1, 2]}``; a column that one generation lacks is None there."""
     columns = dict.fromkeys(column for generation in generations for column in generation)
     return {column: [generation.get(column) for generation in generations] for column in columns}
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _total(counts: Sequence[Any], key: str) -> int:
-    """The sum of numbers of tokens, or of lists of them; users may write anything there."""
-    numbers = [n for count in counts if isinstance(count, dict) for n in _as_list(count.get(key))]
-    return sum(number for number in numbers if isinstance(number, int))

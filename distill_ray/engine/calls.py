@@ -1,0 +1,74 @@
+"""Calling a step's ``process``, and holding it to what it must yield."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from distill_ray.engine.row_units import attribute
+from distill_ray.errors import RowError
+from distill_ray.steps.base import GeneratorStep, Step
+from distill_ray.steps.declared import declared_rows
+from distill_ray.steps.mappings import to_pipeline_names, to_step_names
+from distill_ray.types import Batch, Row
+
+
+def process_batch(step: Step, inputs: Sequence[Batch]) -> list[Row]:
+    """Give what a step makes of a batch, one list of rows for each predecessor."""
+    given = [to_step_names(batch, step.input_mappings) for batch in inputs]
+    out = [row for _, copies in _yields(step, given) for row in copies]
+    return to_pipeline_names(out, step.input_mappings, step.output_mappings)
+
+
+def process_rows(step: Step, inputs: Sequence[Batch]) -> list[list[Row]]:
+    """Give what a row-wise step makes of each row of its first predecessor, of which it is handed a part."""
+    given = [to_step_names(batch, step.input_mappings) for batch in inputs]
+    given[0] = declared_rows(given[0], frozenset(step.inputs))
+    yielded = list(_yields(step, given))
+    places = attribute([rows for rows, _ in yielded], given[0])
+    out = [row for _, copies in yielded for row in copies]
+    named = to_pipeline_names(out, step.input_mappings, step.output_mappings)
+    return [[named[number] for number in numbers] for numbers in places]
+
+
+def _yields(step: Step, given: Sequence[Batch]) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Each list that ``process`` yields, and its rows as they are now: it may go on to change them."""
+    for rows in _yielded(step.process(*given)):
+        _check_rows(rows)
+        yield rows, [dict(row) for row in rows]
+
+
+def generate_rows(step: GeneratorStep, offset: int) -> Iterator[tuple[list[Row], bool]]:
+    """Give ``(rows, last)`` as a generator step yields them; ``([], True)`` when it ends without a word."""
+    for pair in _yielded(step.process(offset=offset)):
+        rows, last = _check_pair(pair)
+        yield to_pipeline_names([dict(row) for row in rows], {}, step.output_mappings), last
+    yield [], True
+
+
+def _yielded(result: Any) -> Iterator[Any]:
+    if isinstance(result, Iterator):
+        return result
+    raise RowError(
+        f"process() must yield what it makes, but it returned {result!r:.200}: use `yield`, in a plain `def`."
+    )
+
+
+def _check_rows(rows: Any) -> None:
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return
+    remedy = ": a single row is `yield [row]`" if isinstance(rows, dict) else ""
+    raise RowError(
+        f"process() must yield lists of dicts, but it yielded {type(rows).__name__}: {rows!r:.200}{remedy}."
+    )
+
+
+def _check_pair(pair: Any) -> tuple[list[Row], bool]:
+    """What a generator step yields."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise RowError(
+            f"process() of a generator step must yield (rows, last), but it yielded {pair!r:.200}."
+        )
+    rows, last = pair
+    _check_rows(rows)
+    return rows, bool(last)

@@ -1,0 +1,204 @@
+"""How rows flow through a row-wise step: each is looked up by itself, and those that miss fill batches again.
+
+A row is found by all of its columns, and then its stored output is referenced as it is; or by its declared
+columns only, and then the output is put together from what the step gave and from the other columns as they
+are now. The digests of the declared columns are not known to the driver: it asks for those that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.units import StoredRows, row_keys
+from distill_ray.engine.blocks import Blocks, Slice
+from distill_ray.engine.messages import Purpose, ReadKeys, StoredPart
+from distill_ray.engine.row_flow import enough_pending, is_checked, release, reuse
+from distill_ray.engine.step_state import Batch, Gathering, Run, StepState, Window
+
+ROWS_AT_ONCE = 1_000
+"""Rows that are looked up at once at most, and those that are put together at once."""
+
+
+def form_row_batches(state: StepState, blocks: Blocks) -> Iterator[ReadKeys]:
+    """Look up the rows that are there, and gather those that miss into full batches."""
+    while not enough_pending(state):
+        if state.window is None:
+            state.window = _next_window(state)
+        window = state.window
+        if window is None:
+            break
+        keys = _keys(state, blocks, window)
+        if keys is None:
+            yield from _ask_for_keys(state, blocks, window.slices[0][0].block)
+            return
+        state.window = None
+        _take_over(state, blocks, window, keys)
+    if state.inputs_used_up:
+        for gathering in state.gatherings:
+            _close(state, gathering)
+
+
+def _next_window(state: StepState) -> Window | None:
+    """The next rows to look up, all of one block of the first predecessor; None: there are none yet."""
+    edges = list(enumerate(state.inputs))
+    rows = min(edge.rows // state.spec.stride(number) for number, edge in edges)
+    if not rows:
+        return None
+    rows = min(rows, state.inputs[0].head.slice.rows, ROWS_AT_ONCE)
+    taken = [edge.take(rows * state.spec.stride(number)) for number, edge in edges]
+    wholes = _row_keys(state, [digests for _, digests in taken])
+    found: list[StoredRows | None] = [None] * rows
+    if len(state.stored):
+        found = [state.stored.take_whole(whole) for whole in _each(wholes)]
+    window = Window(
+        first_row=state.offset,
+        slices=tuple(tuple(slices) for slices, _ in taken),
+        digests=tuple(digests for _, digests in taken),
+        wholes=wholes,
+        found=found,
+    )
+    state.offset += rows
+    return window
+
+
+def _keys(state: StepState, blocks: Blocks, window: Window) -> bytes | None:
+    """The keys of a window's rows; None: they must be asked for. Where none is needed, any will do."""
+    if not len(state.stored) or None not in window.found:
+        return window.wholes
+    (first,) = window.slices[0]
+    declared = blocks.keys(first, state.spec.columns or ())
+    return None if declared is None else _row_keys(state, [declared, *window.digests[1:]])
+
+
+def _row_keys(state: StepState, digests: Sequence[bytes]) -> bytes:
+    others = [(each, state.spec.stride(number)) for number, each in enumerate(digests[1:], 1)]
+    return row_keys(digests[0], others)
+
+
+def _each(digests: bytes) -> Iterator[bytes]:
+    return (digests[start : start + DIGEST_SIZE] for start in range(0, len(digests), DIGEST_SIZE))
+
+
+def _ask_for_keys(state: StepState, blocks: Blocks, block: int) -> Iterator[ReadKeys]:
+    if block in state.asked_for_keys:
+        return
+    state.asked_for_keys.add(block)
+    columns = state.spec.columns or ()
+    place = blocks.place(block)
+    if place is None:
+        yield ReadKeys(state.spec.name, block, columns, None)
+    else:
+        step, part, first_row = place
+        yield ReadKeys(state.spec.name, block, columns, StoredPart(step, part.name), first_row)
+
+
+def _take_over(state: StepState, blocks: Blocks, window: Window, keys: bytes) -> None:
+    """Let stored rows be output where there are any, and gather the others, in runs as long as may be."""
+    found = list(window.found)
+    # None: it is stored as it is wanted.
+    fates: list[Purpose | None] = [Purpose.COMPUTE if each is None else None for each in found]
+    for row, key in enumerate(_each(keys)):
+        if found[row] is None and len(state.stored):
+            found[row] = state.stored.take(key)
+            if found[row] is not None:
+                fates[row] = Purpose.JOIN if state.spec.joins_input else None
+    start = 0
+    while start < len(found):
+        if fates[start] is None:
+            end = _end_of_stored(found, fates, start)
+            run = _run(state, window, start, end)
+            reuse(state, blocks, run.place, _joined([each for each in found[start:end] if each]))
+            _check_some(state, blocks, window, range(start, end), found)
+            release(blocks, run)
+        else:
+            gathering = state.missing if fates[start] is Purpose.COMPUTE else state.changed
+            end = _end_of_fate(fates, start, _size(state, gathering) - gathering.rows)
+            stored = [each for each in found[start:end] if each]
+            _gather(state, gathering, _run(state, window, start, end), stored)
+        start = end
+
+
+def _end_of_stored(found: Sequence[StoredRows | None], fates: Sequence[Purpose | None], start: int) -> int:
+    """Where stored rows end that follow each other in their part."""
+    end = start + 1
+    while end < len(found) and fates[end] is fates[start]:
+        before, after = found[end - 1], found[end]
+        assert before is not None
+        assert after is not None
+        if before.part is not after.part or before.first_row + before.rows != after.first_row:
+            break
+        end += 1
+    return end
+
+
+def _end_of_fate(fates: Sequence[Purpose | None], start: int, room: int) -> int:
+    end = start + 1
+    while end < len(fates) and fates[end] is fates[start] and end - start < room:
+        end += 1
+    return end
+
+
+def _run(state: StepState, window: Window, start: int, end: int) -> Run:
+    return Run(state.new_place(), window.first_row + start, end - start, _cut(state, window, start, end))
+
+
+def _cut(state: StepState, window: Window, start: int, end: int) -> tuple[tuple[Slice, ...], ...]:
+    """Where some of a window's rows are, for each predecessor."""
+    cut = []
+    for number, slices in enumerate(window.slices):
+        stride, found, first = state.spec.stride(number), [], 0
+        for each in slices:
+            low, high = max(start * stride, first), min(end * stride, first + each.rows)
+            if low < high:
+                found.append(Slice(each.block, each.start + low - first, high - low))
+            first += each.rows
+        cut.append(tuple(found))
+    return tuple(cut)
+
+
+def _joined(stored: Sequence[StoredRows]) -> StoredRows:
+    """Rows that follow each other in their part, as one."""
+    if len(stored) == 1:
+        return stored[0]
+    rows = sum(each.rows for each in stored)
+    return StoredRows(stored[0].part, stored[0].first_row, rows, b"".join(each.digests for each in stored))
+
+
+def _check_some(
+    state: StepState, blocks: Blocks, window: Window, rows: range, found: Sequence[StoredRows | None]
+) -> None:
+    """Have some rows computed again to compare."""
+    if not state.spec.check_share:
+        return
+    for row in rows:
+        stored = found[row]
+        whole = window.wholes[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE]
+        if stored is None or not is_checked(whole, state.spec.check_share):
+            continue
+        slices = _cut(state, window, row, row + 1)
+        for each in slices:
+            for piece in each:
+                blocks.need(piece)
+        _gather(state, state.checked, Run(-1, window.first_row + row, 1, slices), [stored])
+
+
+def _size(state: StepState, gathering: Gathering) -> int:
+    """Rows in a full batch."""
+    return ROWS_AT_ONCE if gathering.purpose is Purpose.JOIN else state.spec.batch_size
+
+
+def _gather(state: StepState, gathering: Gathering, run: Run, stored: Sequence[StoredRows]) -> None:
+    gathering.runs.append(run)
+    gathering.stored.extend(stored)
+    gathering.rows += run.rows
+    if gathering.rows >= _size(state, gathering):
+        _close(state, gathering)
+
+
+def _close(state: StepState, gathering: Gathering) -> None:
+    """Let what was gathered be a batch."""
+    if gathering.runs:
+        batch = Batch(tuple(gathering.runs), b"", gathering.purpose, tuple(gathering.stored))
+        state.pending_of(gathering.purpose).append(batch)
+        gathering.runs, gathering.stored, gathering.rows = [], [], 0
