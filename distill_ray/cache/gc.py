@@ -7,7 +7,6 @@ output rests on hold units that a later run finds: they go only where a policy s
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -215,8 +214,8 @@ def _choice(
 
 def _shrink(marks: Sequence[_Marks], excess: int) -> int:
     """Let what was used longest ago go until so many bytes are free; return how many still are too many."""
-    oldest_first = heapq.merge(
-        *(((used, number, name) for used, name in mark.by_use()) for number, mark in enumerate(marks))
+    oldest_first = sorted(
+        (used, number, name) for number, mark in enumerate(marks) for used, name in mark.by_use()
     )
     for _, number, name in oldest_first:
         if excess <= 0:
@@ -278,10 +277,13 @@ class _Marks:
                 self._remove(name, why)
 
     def by_use(self) -> Iterator[tuple[float, str]]:
-        """What may go, that used longest ago first: outputs, and parts that no output rests on."""
-        outputs = [(output.used, output.path) for output in self._outputs.values()]
-        parts = [(part.written, part.name) for part in self._parts.values() if self._is_free(part.name)]
-        return iter(sorted(each for each in (*outputs, *parts) if each[1] not in self._fixed))
+        """What may go and when it was used: outputs, and parts that no output rests on."""
+        for output in self._outputs.values():
+            if output.path not in self._fixed:
+                yield output.used, output.path
+        for part in self._parts.values():
+            if self._is_free(part.name):
+                yield part.written, part.name
 
     def let_go(self, name: str, why: str) -> int:
         """Let an output go with the parts that nothing else rests on, or a part; return the bytes freed."""
