@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
+from distill_ray.credentials import MASK, names_credential, shown
 from distill_ray.errors import GraphError, ParameterError
 
 
@@ -41,6 +43,12 @@ class Declaration(BaseModel):
             raise ParameterError(
                 f"{_label(type(self), parameters)}: {_problems(type(self), error)}"
             ) from None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show the parameters without what are credentials by their names, and those in URLs."""
+        for name, value in super().__repr_args__():
+            plain = isinstance(value, str) and names_credential(name)
+            yield name, MASK if plain else shown(value)
 
     if TYPE_CHECKING:
         _logger: logging.Logger
@@ -85,9 +93,21 @@ def _problem(model: type[BaseModel], details: Any) -> str:
         )
     message = details["msg"].removeprefix("Value error, ")
     field = model.model_fields.get(path[0]) if path else None
-    shown = field is not None and field.repr and "Secret" not in str(field.annotation)
-    got = f", got {details['input']!r:.200}" if shown else ""
+    secret = any(map(names_credential, path)) or (field is not None and _may_hold_secret(field.annotation))
+    told = field is not None and field.repr and not secret
+    got = f", got {shown(details['input'])!r:.200}" if told else ""
     return f"'{'.'.join(path)}': {message}{got}." if path else f"{message}."
+
+
+def _may_hold_secret(annotation: Any, *, within: frozenset[Any] = frozenset()) -> bool:
+    """Whether a value of this type may be, or have in it, what pydantic keeps secret."""
+    if annotation in within:
+        return False
+    held = get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        held = tuple(field.annotation for field in annotation.model_fields.values())
+    within |= {annotation}
+    return "Secret" in str(annotation) or any(_may_hold_secret(each, within=within) for each in held)
 
 
 def _label(cls: type, parameters: dict[str, Any]) -> str:

@@ -74,18 +74,9 @@ def _dump_model(model: BaseModel, where: str) -> dict[str, Any]:
         value = getattr(model, name)
         if not field.exclude and not is_secret(value) and not is_credential(name, field):
             dumped = _dump(value, f"{where}, '{name}'")
-            tree[name] = _shown(dumped) if is_unsigned(field) else dumped
+            tree[name] = shown(dumped) if is_unsigned(field) else dumped
     tree[TYPE_INFO] = {"module": type(model).__module__, "name": type(model).__qualname__}
     return tree
-
-
-def _shown(tree: Any) -> Any:
-    """The tree without the credentials that its URLs hold."""
-    if isinstance(tree, dict):
-        return {key: _shown(item) for key, item in tree.items()}
-    if isinstance(tree, list):
-        return [_shown(item) for item in tree]
-    return shown(tree) if isinstance(tree, str) else tree
 
 
 def _dump_mapping(value: Mapping[Any, Any], where: str) -> dict[str, Any]:

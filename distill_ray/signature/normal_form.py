@@ -12,11 +12,14 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from distill_ray.credentials import names_credential
+
 _F_STARTS = frozenset(getattr(tokenize, name, -1) for name in ("FSTRING_START", "TSTRING_START"))
 _F_ENDS = frozenset(getattr(tokenize, name, -1) for name in ("FSTRING_END", "TSTRING_END"))
 _LAYOUT = frozenset({tokenize.NL, tokenize.COMMENT, tokenize.ENCODING, tokenize.ENDMARKER})
 _NO_DOCSTRING = re.compile(r"[a-z]*[bft]", re.IGNORECASE)
 _SECRETS = frozenset({"SecretStr", "SecretBytes", "Secret"})
+_MARKS = _SECRETS | {"Unsigned"}
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 
 
@@ -144,8 +147,8 @@ def _count_texts(tokens: list[_Token]) -> int:
 
 
 def _without_secrets(tokens: list[_Token]) -> list[_Token]:
-    """Mask the texts in ``SecretStr("...")`` and in ``name: SecretStr = "..."``."""
-    if not any(token.text in _SECRETS for token in tokens):
+    """Mask texts: in ``SecretStr("..")``, ``a: SecretStr = ".."`` and ``api_key: Unsigned[str] = ".."``."""
+    if not any(token.text in _MARKS for token in tokens):
         return tokens
     masked = _in_field(tokens)
     for start, token in enumerate(tokens):
@@ -164,7 +167,8 @@ def _in_field(tokens: list[_Token]) -> set[int]:
         return set()
     equals = words.index("=")
     is_text = all(token.is_string for token in tokens[equals + 1 :])
-    is_secret = not _SECRETS.isdisjoint(words[:equals]) and (is_text or words[equals + 1] == "Field")
+    marks = _MARKS if names_credential(words[0]) else _SECRETS
+    is_secret = not marks.isdisjoint(words[:equals]) and (is_text or words[equals + 1] == "Field")
     return set(range(equals, len(tokens))) if is_secret else set()
 
 

@@ -31,7 +31,7 @@ def without_secrets(text: str, holder: object) -> str:
 
 
 def is_credential(name: str, field: FieldInfo) -> bool:
-    """Whether a parameter that is a plain text is a secret all the same: no part of a signature, and so named."""
+    """Whether a parameter that may be a plain text is a secret: no part of a signature, and so named."""
     return is_unsigned(field) and credentials.names_credential(name)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from distill_ray import credentials
 from distill_ray.errors import StorageError
 
 
@@ -33,7 +34,9 @@ def open_filesystem(url: str, options: Mapping[str, Any] | None = None, **defaul
             url = os.path.expanduser(url)  # noqa: PTH111 - a string, since it may be a glob
         filesystem, path = fsspec.core.url_to_fs(url, **settings)
     except (ValueError, ImportError) as error:
-        raise StorageError(f"Cannot open '{url}': {error}") from error
+        secrets = list(credentials.credentials_in([url, options]))
+        text = credentials.without(f"Cannot open '{url}': {error}", secrets)
+        raise StorageError(text) from credentials.cause(error, secrets)
     return filesystem, path
 
 

@@ -116,7 +116,7 @@ class ObjectStorage:
         return f"{self.url}/{path}"
 
     def _errors(self, verb: str, path: str, *passing: type[Exception]) -> AbstractContextManager[None]:
-        return storage_errors(verb, self._at(path), *passing)
+        return storage_errors(verb, self._at(path), *passing, holding=self.options)
 
 
 def _name(entry: Mapping[str, Any]) -> str:

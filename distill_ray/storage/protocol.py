@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
+from distill_ray import credentials
 from distill_ray.errors import StorageError
 
 
@@ -60,8 +61,11 @@ class Storage(Protocol):
 
 
 @contextmanager
-def storage_errors(verb: str, place: str, *passing: type[Exception]) -> Iterator[None]:
-    """Turn what a backend raises, but for what is ``passing``, into a `StorageError` that names the place."""
+def storage_errors(verb: str, place: str, *passing: type[Exception], holding: Any = None) -> Iterator[None]:
+    """Turn what a backend raises, but for what is ``passing``, into a `StorageError` that names the place.
+
+    It says no credential that is in ``holding``: a URL, options, or several of these.
+    """
     try:
         yield
     except StorageError:
@@ -69,4 +73,6 @@ def storage_errors(verb: str, place: str, *passing: type[Exception]) -> Iterator
     except passing:
         raise
     except Exception as error:
-        raise StorageError(f"Cannot {verb} {place}: {type(error).__name__}: {error}") from error
+        secrets = list(credentials.credentials_in(holding))
+        text = credentials.without(f"Cannot {verb} {place}: {type(error).__name__}: {error}", secrets)
+        raise StorageError(text) from credentials.cause(error, secrets)

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from distill_ray import credentials
 from distill_ray.errors import StorageError
 from distill_ray.storage.filesystem import open_filesystem
+from distill_ray.storage.protocol import storage_errors
 
 _GLOB_CHARACTERS = frozenset("*?[")
 _HASH_CHUNK = 1 << 20
@@ -45,12 +47,10 @@ def expand(url: str, storage_options: Mapping[str, Any] | None = None) -> list[s
         StorageError: there is none.
     """
     filesystem, path = open_filesystem(url, storage_options)
-    try:
+    with storage_errors("list", f"'{url}'", holding=[url, storage_options]):
         found = _find_files(filesystem, path)
-    except Exception as error:
-        raise StorageError(f"Cannot list '{url}': {error}") from error
     if not found:
-        raise StorageError(f"No file found at '{url}'.")
+        raise StorageError(f"No file found at '{credentials.shown(url)}'.")
     local = _is_local(filesystem)
     return sorted(name if local else filesystem.unstrip_protocol(name) for name in found)
 
@@ -82,11 +82,10 @@ def identity(url: str, storage_options: Mapping[str, Any] | None = None) -> dict
     """
     filesystem, path = open_filesystem(url, storage_options)
     try:
-        info = filesystem.info(path)
-    except FileNotFoundError as error:
-        raise StorageError(f"No file found at '{url}'.") from error
-    except Exception as error:
-        raise StorageError(f"Cannot read '{url}': {error}") from error
+        with storage_errors("read", f"'{url}'", FileNotFoundError, holding=[url, storage_options]):
+            info = filesystem.info(path)
+    except FileNotFoundError:
+        raise StorageError(f"No file found at '{credentials.shown(url)}'.") from None
     if _is_local(filesystem):
         return {"size": info["size"], "sha256": _local_sha256(filesystem, path)}
     if info.get("md5Hash"):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from distill_ray.steps.secrets import MASK, without_secrets
+from distill_ray.credentials import MASK
+from distill_ray.steps.secrets import without_secrets
 
 
 class Inner(BaseModel):
