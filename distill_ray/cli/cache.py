@@ -26,6 +26,7 @@ from distill_ray.cache.store import READERS
 from distill_ray.cache.verify import Finding, Verifier
 from distill_ray.cache.verify import repair as repair_damage
 from distill_ray.cli.amounts import bytes_text, count_text, day_text, seconds_text, shown
+from distill_ray.cli.bless import bless
 from distill_ray.cli.cache_collect import compact, gc, rm
 from distill_ray.cli.cache_root import CacheRoot, find_one, on_cache_root, sign_of_life, silent
 from distill_ray.cli.options import Record
@@ -43,7 +44,7 @@ def cache() -> None:
     """
 
 
-for command in (gc, rm, compact):
+for command in (bless, gc, rm, compact):
     cache.add_command(command)
 
 

@@ -107,26 +107,27 @@ class Comparison:
         return before is not None and before.function != self._now[name].record.function
 
     def upstream(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> Reason | None:
-        """The step is given other rows than before: name the steps where that begins."""
-        roots = self._roots(name, own)
+        """Where it begins that the step is given other rows than before, if it is."""
+        roots = self._roots(name)
         if not roots:
             return None
         told = [f"'{root}' ({_kinds(own.get(root, ()))})" for root in roots]
         return Reason("upstream", ", ".join(told), steps=roots)
 
-    def _roots(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> tuple[str, ...]:
-        before = self.before(name)
+    def _roots(self, name: str) -> tuple[str, ...]:
+        """The steps above that are not what they were: new ones, and those whose function changed."""
+        before, sources = self.before(name), self._now[name].record.predecessors
         if before is None:
             return ()
         roots: dict[str, None] = {}
-        for source in self._now[name].record.predecessors:
+        for source in sources:
             known = self.before(source)
-            if known is None or known.function != self._now[source].record.function:
+            if known is None or self.changed(source):
                 roots[source] = None
-            elif known.output_key != self._now[source].record.output_key:
-                roots.update(dict.fromkeys(self._roots(source, own) or (source,)))
-        if not roots and len(before.predecessors) != len(self._now[name].record.predecessors):
-            roots.update(dict.fromkeys(self._now[name].record.predecessors))
+            if known is not None and known.output_key != self._now[source].record.output_key:
+                roots.update(dict.fromkeys(self._roots(source)))
+        if not roots and len(before.predecessors) != len(sources):
+            roots.update(dict.fromkeys(sources))
         return tuple(roots)
 
 

@@ -108,7 +108,7 @@ def _kind(change: Change) -> Kind:
 
 def _code_reason(found: Iterable[Change], pieces: tuple[CodePiece, ...]) -> Reason:
     """The pieces that changed say it all, unless the class has a version or only what names stand for."""
-    told = [change_text(c) for c in found if not c.path.endswith("code") and c.within]
+    told = [change_text(c) for c in found if c.within and re.search(r"_class\.(name|version)$", c.path)]
     told = [text.replace("_class.", "class ") for text in told]
     names = tuple(piece.name for piece in pieces)
     if not names and not told:

@@ -45,8 +45,9 @@ def changes(old: Any, new: Any, path: str = "") -> tuple[Change, ...]:
 
 
 def _changes(old: Any, new: Any, path: str, within: tuple[str, ...]) -> Iterator[Change]:
-    if isinstance(old, dict) and isinstance(new, dict) and _kind(old) == _kind(new):
-        kind = _kind(old)
+    kind = _kind(old)
+    is_digest = kind is not None and kind.startswith("$long")  # a length and a digest: one value
+    if isinstance(old, dict) and isinstance(new, dict) and kind == _kind(new) and not is_digest:
         inside = within if kind is None else (*within, kind.removeprefix("$"))
         for key in sorted({*old, *new}):
             inner = path if key == kind else _joined(path, key)
@@ -61,9 +62,9 @@ def _changes(old: Any, new: Any, path: str, within: tuple[str, ...]) -> Iterator
         yield Change(path, old, new, within)
 
 
-def _kind(described: dict[str, Any]) -> str | None:
+def _kind(described: Any) -> str | None:
     """``"$set"`` of ``{"$set": [...]}``; a user's own dict never has such a key."""
-    only = next(iter(described)) if len(described) == 1 else None
+    only = next(iter(described)) if isinstance(described, dict) and len(described) == 1 else None
     return only if only is not None and only.startswith("$") else None
 
 

@@ -46,8 +46,18 @@ def test_there_is_a_change_where_the_digest_changed(old: Any, new: Any) -> None:
         ({"a b": {"c.d": 1}}, {"a b": {"c.d": 2}}, (Change("['a b']['c.d']", 1, 2),)),
         ({"llm": {"$model": {"top": 1}}}, {"llm": {"$model": {"top": 2}}}, (Change("llm.top", 1, 2),)),
         ({"a": {"$set": [1]}}, {"a": {"$bytes": ""}}, (Change("a", {"$set": [1]}, {"$bytes": ""}),)),
+        (
+            {"a": {"$long_str": [9, "d"]}},
+            {"a": {"$long_str": [8, "d"]}},
+            (Change("a", {"$long_str": [9, "d"]}, {"$long_str": [8, "d"]}),),
+        ),
         ([1], {"a": 1}, (Change("", [1], {"a": 1}),)),
     ],
 )
 def test_the_smallest_parts_that_differ_are_named(old: Any, new: Any, expected: tuple[Change, ...]) -> None:
     assert repr(changes(old, new)) == repr(expected)
+
+
+def test_a_change_knows_the_kinds_that_hold_it() -> None:
+    (change,) = changes({"$step": {"llm": {"$model": {"a": 1}}}}, {"$step": {"llm": {"$model": {"a": 2}}}})
+    assert (change.path, change.within) == ("llm.a", ("step", "model"))

@@ -1,0 +1,195 @@
+"""A refactored step goes on with what its old code computed, once its new code gave the same rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill_ray.cli.main import main
+from tests.cli.project import Project
+
+SCRIPT = """\
+from distill_ray.models import LLM
+from distill_ray.pipeline import Pipeline
+from distill_ray.steps import GlobalStep, LoadDataFromDicts, RuntimeParameter, Step, StepInput, StepOutput
+from distill_ray.steps.tasks import Task
+
+
+def helper(number):
+    return number * 3
+
+
+class Measure(Step):
+    factor: RuntimeParameter[int] = 1
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        kept = []
+        for row in inputs:
+            if row["n"] % 7:
+                kept.append({**row, "m": helper(row["n"]) * self.factor, "by": self.name})
+        yield kept
+
+
+class Join(Step):
+    def process(self, *inputs: StepInput) -> StepOutput:
+        yield [{**one, "other": other["n"]} for one, other in zip(*inputs)]
+
+
+class Sort(GlobalStep):
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield inputs[::-1]
+
+
+with Pipeline(name="blessed") as pipeline:
+    load = LoadDataFromDicts(name="load", data=[{"n": n} for n in range(95)], batch_size=20)
+    measure = Measure(name="measure", input_batch_size=10)
+    load >> measure >> Sort(name="sort")
+    [load, LoadDataFromDicts(name="more", data=[{"n": -n} for n in range(95)])] >> Join(name="join")
+"""
+
+Capture = pytest.CaptureFixture[str]
+HITS = {
+    "load": "not needed",
+    "more": "not needed",
+    "measure": "not needed",
+    "join": "hit",
+    "sort": "hit",
+}
+
+
+@pytest.fixture
+def ran(tmp_path: Path, capfd: Capture) -> Project:
+    project = Project(tmp_path, SCRIPT, capfd)
+    project.run()
+    return project
+
+
+def bless(project: Project, step: str, *options: str, code: int = 0) -> dict[str, object]:
+    record: dict[str, object] = project.command("cache", "bless", "SCRIPT", step, *options, code=code)
+    return record
+
+
+def test_a_refactoring_costs_nothing_once_it_is_blessed(ran: Project, cache_root: Path) -> None:
+    ran.edit("return number * 3", "tripled = number + number + number\n    return tripled")
+    assert ran.plan()["measure"] == "compute"
+    (trial,) = bless(ran, "measure")["trials"]  # type: ignore[misc]
+    assert (trial["units"], trial["differences"]) == (10, [])
+    assert json.loads((cache_root / "format.json").read_text())["aliases"] == {trial["new"]: trial["old"]}
+    assert ran.plan() == HITS
+    report = ran.run()
+    assert sum(step["rows_computed"] for step in report["steps"].values()) == 0
+
+
+def test_rows_that_come_later_are_computed_by_the_new_code_and_kept_beside_the_old(ran: Project) -> None:
+    ran.edit("return number * 3", "return 3 * number")
+    bless(ran, "measure")
+    ran.edit("range(95)", "range(120)")
+    report = ran.run()["steps"]["measure"]
+    assert (report["rows_reused"], report["rows_computed"]) == (77, 25)
+    assert all(decision != "compute" for decision in ran.plan().values())
+
+
+def test_where_rows_differ_nothing_is_blessed(ran: Project, capfd: Capture) -> None:
+    ran.edit("return number * 3", "return number * 3 if number < 50 else 0")
+    record = bless(ran, "measure", code=2)
+    assert "rows that were tried came out differently, the first in unit 5, row " in str(record["message"])
+    assert "m: 150 -> 0" in str(record["message"]) or "m: 153 -> 0" in str(record["message"])
+    assert ran.plan()["measure"] == "compute"
+    capfd.readouterr()
+    assert main(["cache", "bless", ran.script(), "measure", "--samples", "2"]) == 2
+    out, err = capfd.readouterr()
+    assert "measure: changed code: helper" in out
+    assert "2 units with 12 rows tried: 4 rows came out differently" in out
+    assert "m: 270 -> 0" in out
+    assert "To bless it nevertheless, give --yes." in err
+
+
+def test_yes_blesses_in_spite_of_differences(ran: Project) -> None:
+    ran.edit("return number * 3", "return number * 4")
+    (trial,) = bless(ran, "measure", "--yes", "--samples", "3")["trials"]  # type: ignore[misc]
+    assert trial["units"] == 3
+    assert len(trial["differences"]) == trial["rows"]
+    assert ran.plan() == HITS
+
+
+def test_rows_that_are_new_or_missing_are_named(ran: Project) -> None:
+    ran.edit('if row["n"] % 7:', "if True:")
+    record = bless(ran, "measure", code=2)
+    assert "came out differently" in str(record["message"])
+
+
+def test_the_blessing_of_a_blessing_leads_to_the_first_function(ran: Project, cache_root: Path) -> None:
+    first = ran.command("plan", "SCRIPT")["steps"]["measure"]["signature"]
+    for body in ("return 3 * number", "return number + 2 * number"):
+        ran.edit(ran.text.split("def helper(number):\n    ")[1].split("\n")[0], body)
+        bless(ran, "measure")
+        ran.run()
+    aliases = json.loads((cache_root / "format.json").read_text())["aliases"]
+    assert set(aliases.values()) == {first}
+    assert len(aliases) == 2
+
+
+def test_a_global_step_is_tried_on_all_its_rows(ran: Project) -> None:
+    ran.edit("yield inputs[::-1]", "yield list(reversed(inputs))")
+    (trial,) = bless(ran, "sort")["trials"]  # type: ignore[misc]
+    assert (trial["units"], trial["rows"], trial["differences"]) == (1, 81, [])
+    assert ran.plan() == HITS
+
+
+def test_a_step_with_several_predecessors_is_tried_on_the_rows_of_all(ran: Project) -> None:
+    ran.edit('{**one, "other": other["n"]}', 'dict(one, other=other["n"])')
+    (trial,) = bless(ran, "join")["trials"]  # type: ignore[misc]
+    assert trial["differences"] == []
+    assert ran.plan() == HITS
+
+
+def test_a_new_parameter_belongs_to_the_code_that_reads_it(ran: Project) -> None:
+    ran.edit("factor: RuntimeParameter[int] = 1", "factor: RuntimeParameter[int] = 1\n    plus: int = 0")
+    ran.edit("* self.factor", "* self.factor + self.plus")
+    bless(ran, "measure")
+    assert ran.plan() == HITS
+
+
+def test_another_parameter_cannot_be_blessed(ran: Project) -> None:
+    ran.edit("return number * 3", "return 3 * number")
+    record = bless(ran, "measure", "--param", "measure.factor=2", code=2)
+    assert "more than its code changed: CONFIG: factor: 1 -> 2" in str(record["message"])
+
+
+def test_new_code_that_raises_is_not_blessed_and_shown(ran: Project) -> None:
+    ran.edit("return number * 3", "raise ValueError(number)")
+    record = bless(ran, "measure", code=1)
+    assert "process() raised ValueError" in str(record["message"])
+
+
+def test_what_did_not_change_has_nothing_to_bless(ran: Project) -> None:
+    ran.edit("return number * 3", "return 3 * number")
+    record = bless(ran, "join", code=2)
+    assert "there is nothing to bless" in str(record["message"])
+
+
+def test_after_a_run_of_the_new_code_that_failed_the_old_one_is_still_known(ran: Project) -> None:
+    ran.edit("return number * 3", "raise ValueError(number)")
+    ran.run(code=1)
+    ran.edit("raise ValueError(number)", "return 3 * number")
+    bless(ran, "measure")
+    assert ran.plan() == HITS
+
+
+def test_an_output_that_is_gone_cannot_be_compared_with(ran: Project, cache_root: Path) -> None:
+    for manifest in cache_root.glob("steps/LoadDataFromDicts-*/outputs/*.json"):
+        manifest.unlink()
+    ran.edit("return number * 3", "return 3 * number")
+    record = bless(ran, "measure", code=2)
+    assert "The output of step 'load' in the last run that finished is not stored any more" in str(
+        record["message"]
+    )
+
+
+def test_trying_leaves_nothing_in_the_cache(ran: Project, cache_root: Path) -> None:
+    before = sorted(cache_root.rglob("*"))
+    ran.edit("return number * 3", "return number * 4")
+    bless(ran, "measure", code=2)
+    assert sorted(cache_root.rglob("*")) == before
