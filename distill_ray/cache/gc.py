@@ -37,6 +37,13 @@ class InUse:
         """Whether a run that lives may read or write parts of this function."""
         return self.functions is None or signature in self.functions
 
+    def __or__(self, other: InUse) -> InUse:
+        """What either uses."""
+        known = (
+            None if self.functions is None or other.functions is None else self.functions | other.functions
+        )
+        return InUse(self.runs | other.runs, self.outputs | other.outputs, known)
+
     def wrote(self, part: str) -> bool:
         """Whether a run that lives wrote the part of this name."""
         return any(part.startswith(f"{run}-") for run in self.runs)

@@ -33,23 +33,31 @@ class RunWatcher:
         self._sleep = sleep
         self._watches: dict[tuple[str, str], Watch] = {}
         self._seen: dict[tuple[str, str], bytes] = {}
+        self._known: set[tuple[str, str]] = set()
 
     def look(self, roots: Iterable[Root]) -> InUse:
         """Watch every run that has a heartbeat until it is seen to live or known to be dead."""
-        beating = {
-            (root.place, run): root for root in roots for run in root.store.storage.folders(paths.RUNS_FOLDER)
-        }
+        return self._look(_runs(roots), {})
+
+    def look_again(self, roots: Iterable[Root]) -> InUse:
+        """Look once more; runs that began since the look before count as live, even if they ended already."""
+        runs = _runs(roots)
+        return self._look(runs, {run: root for run, root in runs.items() if run not in self._known})
+
+    def _look(self, runs: dict[tuple[str, str], Root], new: dict[tuple[str, str], Root]) -> InUse:
+        self._known = set(runs)
         self._seen = {}  # a run is seen to live now, not at the look before
         live: dict[tuple[str, str], Root] = {}
         with ThreadPoolExecutor(READERS) as pool:
-            doubtful = beating
+            doubtful = runs
             while doubtful:
                 found = dict(zip(doubtful, pool.map(self._judge, doubtful, doubtful.values()), strict=True))
                 live |= {run: doubtful[run] for run, lives in found.items() if lives}
                 doubtful = {run: doubtful[run] for run, lives in found.items() if lives is None}
                 if doubtful:
                     self._sleep(min(self._beat_seconds(run) for run in doubtful) / LOOKS_PER_BEAT)
-        return self._in_use(live)
+        # One without a heartbeat had nothing to compute.
+        return self._in_use(live | {run: root for run, root in new.items() if run in self._watches})
 
     def _judge(self, run: tuple[str, str], root: Root) -> bool | None:
         """Whether a run lives; None: that is not known yet."""
@@ -78,6 +86,12 @@ class RunWatcher:
             applied = _functions_of(root, run, beat.pipeline) if beat else None
             functions = None if applied is None or functions is None else functions | applied
         return InUse(frozenset(run for _, run in live), frozenset(outputs), functions)
+
+
+def _runs(roots: Iterable[Root]) -> dict[tuple[str, str], Root]:
+    return {
+        (root.place, run): root for root in roots for run in root.store.storage.folders(paths.RUNS_FOLDER)
+    }
 
 
 def _functions_of(root: Root, run: str, pipeline: str) -> frozenset[str] | None:

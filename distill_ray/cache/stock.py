@@ -112,6 +112,8 @@ def take_stock(storage: Storage, others: Iterable[Storage], watcher: RunWatcher,
             functions.append(_facts(function, uses))
             folders = (function.function.folder, function.function.parts_folder)
             clutter += _leftovers(root, [*folders, function.function.outputs_folder])
+    tell("heartbeats")
+    in_use |= watcher.look_again(everything)  # what a run that began meanwhile wrote is in this stock
     return Stock(tuple(current), tuple(functions), in_use, uses, tuple(clutter))
 
 
