@@ -18,7 +18,7 @@ from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import StepRecord
 from distill_ray.explain.deciding import History, StepNow, reasons_of
 from distill_ray.explain.reason import Reason
-from distill_ray.graph import Graph
+from distill_ray.graph import Graph, expand
 from distill_ray.signature.encode import digest
 from distill_ray.steps.base import BaseStep, Step
 from distill_ray.steps.signing import StepFunction, step_function
@@ -99,7 +99,7 @@ class Plan:
         aggregated: ``Pipeline.aggregated_steps_signature``.
         steps: in an order in which each comes after its predecessors.
         functions: the signed step functions, by step name.
-        graph: the steps and their connections.
+        graph: the steps and their connections: of what runs, with three steps in the place of each task.
     """
 
     pipeline: str
@@ -149,20 +149,25 @@ def make_plan(pipeline: str | None, graph: Graph, catalog: Catalog, *, use_cache
 
     Args:
         pipeline: the pipeline's name, if it was given one.
-        graph: the checked graph.
+        graph: the checked graph, as the user made it.
         catalog: what the cache holds.
         use_cache: False computes every step anew.
     """
-    functions = sign(graph)
-    aggregated = aggregated_signature(functions)
-    decided = _Deciding(graph, functions, catalog, use_cache).decide()
+    signed = sign(graph)
+    aggregated = aggregated_signature(signed)
+    running = expand(graph, {name: function.signature for name, function in signed.items()})
+    functions = {
+        name: signed[name] if step is graph.steps.get(name) else step_function(step)
+        for name, step in running.steps.items()
+    }
+    decided = _Deciding(running, functions, catalog, use_cache).decide()
     plan = Plan(
         pipeline=pipeline or default_name(aggregated),
         signature=graph.signature(),
         aggregated=aggregated,
-        steps=tuple(decided[name] for name in graph.order()),
+        steps=tuple(decided[name] for name in running.order()),
         functions=functions,
-        graph=graph,
+        graph=running,
     )
     return replace(plan, steps=_with_reasons(plan, catalog))
 

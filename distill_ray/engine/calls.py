@@ -21,9 +21,12 @@ def process_batch(step: Step, inputs: Sequence[Batch]) -> list[Row]:
 
 
 def process_rows(step: Step, inputs: Sequence[Batch]) -> list[list[Row]]:
-    """Give what a row-wise step makes of each row of its first predecessor, of which it is handed a part."""
-    given = [to_step_names(batch, step.input_mappings) for batch in inputs]
-    given[0] = declared_rows(given[0], frozenset(step.inputs))
+    """Give what a row-wise step makes of each row of its first predecessor, of which it is handed a part.
+
+    Its mappings and its declared columns are of these rows; the others' it is handed as they are.
+    """
+    first, *others = inputs
+    given = [declared_rows(to_step_names(first, step.input_mappings), frozenset(step.inputs)), *others]
     yielded = list(_yields(step, given))
     places = attribute([rows for rows, _ in yielded], given[0])
     out = [row for _, copies in yielded for row in copies]

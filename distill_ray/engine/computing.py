@@ -105,8 +105,10 @@ class Computing:
         if self.step.on_error == "skip":
             return Unit([], b"")
         nothing = dict.fromkeys(self.step.output_mappings.get(name, name) for name in self.step.outputs)
-        out = [{**row, **nothing} if self.step.joins_input else dict(nothing) for row in rows]
-        shapes = [(tuple(nothing), None)] * len(out) if is_row_wise(self.step) else ()
+        copies = [row for row in rows for _ in range(self.step.null_rows)]
+        joins = self.step.joins_input
+        out = [{**row, **nothing} if joins else dict(nothing) for row in copies]
+        shapes = [(tuple(nothing), None)] * len(out) if is_row_wise(self.step) and joins else ()
         limits = None if self.step.output_limit is None else (0, None)
         return Unit(out, row_digests(out), shapes, limits)
 

@@ -350,6 +350,6 @@ def _run(pipeline: Pipeline, request: RunRequest) -> Distiset:
         result.store,
         result.leaves,
         report=result.report,
-        origin=PipelineOrigin.of(result.plan.graph, result.plan.pipeline, pipeline.description),
+        origin=PipelineOrigin.of(request.graph, result.plan.pipeline, pipeline.description),
         hidden=() if pipeline.enable_metadata else (METADATA,),
     )

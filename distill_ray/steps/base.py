@@ -219,6 +219,11 @@ class Step(BaseStep):
         return ()
 
     @property
+    def null_rows(self) -> int:
+        """How many rows stand for one that failed, where ``on_error`` is ``"null"``."""
+        return 1
+
+    @property
     def output_limit(self) -> int | None:
         """A bound on what is made for each unit, such as a number of tokens, that is not signed."""
         return None

@@ -184,7 +184,7 @@ def test_the_report_counts_tokens_of_grouped_generations_too() -> None:
     with Pipeline(name="grouped") as pipeline:
         ask = TextGeneration(name="ask", llm=Loud(), num_generations=3, group_generations=True)
         LoadDataFromDicts(data=[{"instruction": "hi"}]) >> ask
-    report = run(pipeline).report.steps["ask"]
+    report = run(pipeline).report.steps["ask/answer"]
     assert (report.input_tokens, report.output_tokens) == (6, 9)
 
 

@@ -58,6 +58,11 @@ class RequestRows(TaskPart):
         """The request and the number of the sample."""
         return ["request", "sample"]
 
+    @property
+    def null_rows(self) -> int:
+        """One for each sample, so that all answers stay beside their rows."""
+        return self.task.num_generations
+
     def process(self, inputs: StepInput) -> StepOutput:
         """Yield the requests."""
         samples = range(self.first_sample, self.first_sample + self.task.num_generations)
