@@ -62,6 +62,8 @@ class StepPlan:
         taken: of a resumed step: outputs of equal steps on the same input, whose rows are not given again.
         replace_manifest: a manifest that stands under this output key is not to be believed.
         output_limit: see `Step.output_limit`.
+        family: what it has in common with equal steps whose rows come from equal steps. What is stored of a
+            function is shared by all families, while within one each step gives rows of its own.
     """
 
     name: str
@@ -77,6 +79,7 @@ class StepPlan:
     taken: tuple[Manifest, ...] = field(default=(), repr=False)
     replace_manifest: bool = False
     output_limit: int | None = None
+    family: str = ""
 
     @property
     def runs(self) -> bool:
@@ -172,6 +175,13 @@ def make_plan(pipeline: str | None, graph: Graph, catalog: Catalog, *, use_cache
     return replace(plan, steps=_with_reasons(plan, catalog))
 
 
+def renewed(plan: Plan, catalog: Catalog, *, use_cache: bool = True) -> Plan:
+    """Decide anew, of the same steps, what must run: the cache may hold more than it did, or less."""
+    decided = _Deciding(plan.graph, plan.functions, catalog, use_cache).decide()
+    plan = replace(plan, steps=tuple(decided[name] for name in plan.graph.order()))
+    return replace(plan, steps=_with_reasons(plan, catalog))
+
+
 def _with_reasons(plan: Plan, catalog: Catalog) -> tuple[StepPlan, ...]:
     """The steps, those that run with what changed since the pipeline's last runs."""
     asked = [step.name for step in plan.steps if step.runs and not step.reasons]
@@ -205,6 +215,7 @@ class _Deciding:
             name: FunctionId(f.class_name, catalog.canonical(f.signature)) for name, f in functions.items()
         }
         self._keys = output_keys(graph, self._ids)
+        self._families = _families(graph, self._ids)
         self._forced = _forced_steps(graph, use_cache)
         self._asked: dict[str, tuple[Manifest | None, str]] = {}
 
@@ -235,9 +246,15 @@ class _Deciding:
         return decided
 
     def _step(self, name: str, decision: Decision, reason: str, **known: Any) -> StepPlan:
-        limit = output_limit(self._graph.steps[name])
         return StepPlan(
-            name, decision, reason, self._ids[name], self._keys[name], output_limit=limit, **known
+            name,
+            decision,
+            reason,
+            self._ids[name],
+            self._keys[name],
+            output_limit=output_limit(self._graph.steps[name]),
+            family=self._families[name],
+            **known,
         )
 
     def _needed_and_hits(self, rejected: Mapping[str, Reason]) -> tuple[set[str], dict[str, Manifest]]:
@@ -356,6 +373,15 @@ def output_keys(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, 
         keys[name] = digest({"function": signature, "inputs": inputs, "twin": equal_before[equal], **limited})
         equal_before[equal] += 1
     return keys
+
+
+def _families(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, str]:
+    """What names each step together with its equals: its function, and the families of its inputs."""
+    families: dict[str, str] = {}
+    for name in graph.order():
+        inputs = [families[source] for source in graph.predecessors(name)]
+        families[name] = digest([functions[name].signature, inputs])
+    return families
 
 
 def _forced_steps(graph: Graph, use_cache: bool) -> dict[str, Reason]:

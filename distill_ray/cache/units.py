@@ -193,7 +193,9 @@ class _Chains:
 def serves(limits: Limits, limit: int | None) -> bool:
     """Whether rows that were made under some limit are what they would be under this one."""
     smallest, largest = limits
-    return limit is None or (smallest <= limit and (largest is None or limit <= largest))
+    if limit is None:
+        return largest is None
+    return smallest <= limit and (largest is None or limit <= largest)
 
 
 def _name_of(found: tuple[PartEntry, UnitIndex]) -> str:

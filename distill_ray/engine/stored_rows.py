@@ -1,15 +1,21 @@
-"""Reads what the scheduler needs of a complete output of an earlier run, part by part, a little ahead."""
+"""Reads what the scheduler needs of earlier runs: complete outputs, part by part, and units by their keys."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
-from distill_ray.cache.manifest import Manifest
+from distill_ray.cache.manifest import Manifest, PartEntry
+from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.store import CacheStore
-from distill_ray.cache.units import StoredRows
+from distill_ray.cache.units import StoredRows, StoredUnits
+from distill_ray.plan import StepPlan
+
+_Pool: TypeAlias = tuple[FunctionId, str, int | None]
 
 PARTS_AHEAD = 2
 """Parts whose footers are on their way while the one before is used: a bucket answers in tens of ms."""
@@ -38,6 +44,28 @@ def read_stored_rows(store: CacheStore, manifest: Manifest, pool: ThreadPoolExec
         )
         if last_use[segment.part] == position:
             del reading[segment.part]
+
+
+def stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
+    """What earlier runs left, by step. Equal steps are not handed out the same: see `StepPlan.family`.
+
+    Also where nothing was left, since other runs may be about to store some; a forced step shares nothing.
+    """
+    indexes: dict[_Pool, list[tuple[PartEntry, UnitIndex]]] = {}
+    taken: dict[_Pool, list[Manifest]] = {}
+    for step in steps.values():
+        taken.setdefault(_pool_of(step), []).extend(step.taken)
+        if step.decision != "forced":
+            indexes.setdefault(_pool_of(step), list(step.indexes))
+    pools = {pool: StoredUnits(found, taken[pool], pool[2]) for pool, found in indexes.items()}
+    return {
+        name: StoredUnits() if step.decision == "forced" else pools[_pool_of(step)]
+        for name, step in steps.items()
+    }
+
+
+def _pool_of(step: StepPlan) -> _Pool:
+    return step.function, step.family, step.output_limit
 
 
 def _digests(store: CacheStore, manifest: Manifest, number: int) -> bytes:
