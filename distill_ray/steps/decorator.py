@@ -28,7 +28,11 @@ _BASES: dict[str, type[BaseStep]] = {"normal": Step, "global": GlobalStep, "gene
 
 
 def step(
-    inputs: StepColumns | None = None, outputs: StepColumns | None = None, step_type: StepType = "normal"
+    inputs: StepColumns | None = None,
+    outputs: StepColumns | None = None,
+    step_type: StepType = "normal",
+    *,
+    row_wise: bool = False,
 ) -> Callable[[ProcessFunction], type[Any]]:  # Any, since type checkers cannot see the parameters made here
     """Make a step class from a function that yields lists of rows.
 
@@ -41,6 +45,7 @@ def step(
         inputs: columns that the step reads.
         outputs: columns that the step adds.
         step_type: ``"normal"``, ``"global"`` or ``"generator"``.
+        row_wise: what the function gives for a row depends on ``inputs`` of that row alone: see `Step`.
 
     Example:
         >>> @step(inputs=["text"], outputs=["length"])
@@ -55,6 +60,8 @@ def step(
         raise GraphError(f"@step: step_type must be one of {', '.join(_BASES)}, got '{step_type}'.")
     if step_type == "generator" and inputs:
         raise GraphError("@step: a generator step has no inputs.")
+    if row_wise and step_type != "normal":
+        raise GraphError(f"@step: a {step_type} step is not given rows one by one: leave out row_wise.")
 
     def decorate(function: ProcessFunction) -> type[BaseStep]:
         parameters = _Parameters.of(function, generator=step_type == "generator")
@@ -65,6 +72,7 @@ def step(
             "__annotations__": parameters.annotations,
             **parameters.defaults,
             "function": staticmethod(function),
+            "row_wise": row_wise,
             "inputs": property(lambda self: inputs or []),  # noqa: ARG005
             "outputs": property(lambda self: outputs or []),  # noqa: ARG005
             "process": _generating(parameters) if step_type == "generator" else _processing(parameters),

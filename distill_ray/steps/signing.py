@@ -21,7 +21,8 @@ from distill_ray.signature.qualified_name import qualified_name
 from distill_ray.signature.references import class_version
 from distill_ray.signature.stand_in import Tagged, is_secret
 from distill_ray.signature.user_code import is_user_class, is_user_function
-from distill_ray.steps.base import BaseStep, kind_of, label_of
+from distill_ray.steps.base import BaseStep, Step, is_row_wise, kind_of, label_of
+from distill_ray.steps.declared import declared_columns
 from distill_ray.steps.marks import is_unsigned
 
 
@@ -54,7 +55,7 @@ def step_function(step: BaseStep) -> StepFunction:
     signing = _Signing()
     encoding = Encoding(signing.stand_in)
     try:
-        tree = Tagged(kind_of(step), signing.signed_fields(step))
+        tree = Tagged(kind_of(step), {**signing.signed_fields(step), **_handing(step)})
         return StepFunction(
             class_name=type(step).__name__,
             signature=encoding.digest(tree),
@@ -64,6 +65,13 @@ def step_function(step: BaseStep) -> StepFunction:
         )
     except SignatureError as error:
         raise SignatureError(f"Step '{label_of(step)}': {error}") from error
+
+
+def _handing(step: BaseStep) -> dict[str, Any]:
+    """Of a row-wise step, which columns it is handed, and whether it is given back the others."""
+    if not isinstance(step, Step) or not is_row_wise(step):
+        return {}
+    return {"_row_wise": {"columns": declared_columns(step), "joins_input": step.joins_input}}
 
 
 class _Signing:
