@@ -15,12 +15,14 @@ import pytest
 
 from distill_ray.distiset import Distiset
 from distill_ray.errors import StepError
-from distill_ray.models import LLM, ChatType, GenerateOutput
+from distill_ray.models import LLM, ChatType, GenerateOutput, OpenAILLM
 from distill_ray.pipeline import Pipeline
 from distill_ray.pipeline.running import Engine
 from distill_ray.steps import LoadDataFromDicts, StepColumns, StepInput, StepOutput
 from distill_ray.steps.tasks import Task, TextGeneration
 from distill_ray.types import METADATA, Row
+from tests.models.conftest import faulty_server, model_server, weights  # noqa: F401 - fixtures
+from tests.models.model_servers import FaultyServer
 
 _numbers = itertools.count()
 
@@ -420,3 +422,41 @@ def test_a_column_that_a_task_does_not_declare_is_named(lab: Lab) -> None:
 
     with pytest.raises(StepError, match="it reads the column 'id', which its `inputs` does not declare"):
         lab.run(lab.task(kind=Curious), rows=TEXTS)
+
+
+def test_an_api_is_asked_for_the_samples_that_are_missing(
+    lab: Lab,
+    faulty_server: FaultyServer,  # noqa: F811
+) -> None:
+    def asked(template: str = "{{ instruction }}", salt: str | None = None, **fields: Any) -> list[int]:
+        """How many samples each request asked for."""
+        llm = OpenAILLM(model="m", base_url=faulty_server.url, api_key="sk-secret", salt=salt)
+        faulty_server.requests.clear()
+        lab.run(lab.task(llm=llm, template=template, **fields), rows=["a", "b"])
+        return [request.get("n", 1) for request in faulty_server.requests]
+
+    assert asked(num_generations=2) == [2, 2]
+    assert asked("{{ instruction | trim }}", num_generations=2) == []
+    assert asked(num_generations=3) == [1, 1]
+    assert asked(num_generations=3, salt="another model since May") == [3, 3]
+
+
+@pytest.mark.model
+def test_a_real_model_is_asked_again_where_its_answer_was_cut(
+    lab: Lab,
+    model_server: str,  # noqa: F811
+) -> None:
+    def run(limit: int) -> tuple[list[str], int]:
+        kwargs = {"temperature": 0.0, "max_new_tokens": limit}
+        llm = OpenAILLM(model="m", base_url=model_server, api_key="none", generation_kwargs=kwargs)
+        made, _ = lab.run(lab.task(llm=llm), rows=["Say hi.", "Tell me a very long story."])
+        return column(made), made.report.steps["t/answer"].rows_computed
+
+    (greeting, beginning), asked = run(50)
+    assert asked == 2
+    (again, longer), asked = run(60)
+    assert asked == 1
+    assert again == greeting
+    assert longer.startswith(beginning[:20])
+    assert len(longer) > len(beginning)
+    assert run(50) == ([greeting, beginning], 0)
