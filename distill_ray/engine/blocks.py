@@ -15,6 +15,10 @@ LIVE_BYTES = 256 << 20
 """Bytes that a step's rows may hold in memory before those that are in parts are let go."""
 
 
+KEYS_OF_BLOCKS = 256
+"""Blocks whose rows' keys are held at once: 16 bytes a row."""
+
+
 @dataclass(frozen=True)
 class Slice:
     """Rows of a block."""
@@ -91,7 +95,6 @@ class _Block:
     needed: int = 0
     part: PartEntry | None = None
     first_row: int = 0
-    keys: dict[tuple[str, ...], bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -109,6 +112,7 @@ class Blocks:
     _live: dict[int, None] = field(default_factory=dict)
     _idle: set[int] = field(default_factory=set)
     _forgotten: list[int] = field(default_factory=list)
+    _keys: dict[tuple[int, tuple[str, ...]], bytes] = field(default_factory=dict)
     _count: int = 0
 
     def new(self, step: str) -> int:
@@ -153,20 +157,20 @@ class Blocks:
         for piece in slices:
             entry = self._blocks[piece.block]
             entry.needed -= piece.rows
-            if entry.needed == 0:
-                entry.keys.clear()
-                if entry.live:
-                    self._idle.add(piece.block)
+            if entry.needed == 0 and entry.live:
+                self._idle.add(piece.block)
 
     def keys(self, piece: Slice, columns: tuple[str, ...]) -> bytes | None:
         """Digests of some columns of rows, 16 bytes a row; None where they are not known."""
-        keys = self._blocks[piece.block].keys.get(columns)
+        keys = self._keys.get((piece.block, columns))
         start = piece.start * DIGEST_SIZE
         return None if keys is None else keys[start : start + piece.rows * DIGEST_SIZE]
 
     def keys_read(self, block: int, columns: tuple[str, ...], keys: bytes) -> None:
         """Take in the digests of some columns of all rows of a block."""
-        self._blocks[block].keys[columns] = keys
+        self._keys[block, columns] = keys
+        while len(self._keys) > KEYS_OF_BLOCKS:  # the oldest; who still needs them asks again
+            del self._keys[next(iter(self._keys))]
 
     def place(self, block: int) -> tuple[str, PartEntry, int] | None:
         """Return (step, part, first row) of rows that are read from a part; None: they are in memory."""
