@@ -55,10 +55,7 @@ class Computing:
 
     def _rows(self, made: Made, batch: BatchWork, inputs: Sequence[Batch]) -> None:
         first, *others = inputs
-        further = [(row_digests(rows), n) for rows, n in zip(others, self.step.strides[1:], strict=False)]
-        further += [(row_digests(rows), 1) for rows in others[len(further) :]]
-        wholes = row_keys(row_digests(first), further)
-        keys = row_keys(column_digests(first, self.columns), further)
+        keys, wholes = keys_of(self.step, inputs)
         found = self._units(first, others)
         for place, (number, unit) in enumerate(zip(batch.numbers, found, strict=True)):
             cut = slice(16 * place, 16 * place + 16)
@@ -67,11 +64,6 @@ class Computing:
             else:
                 failed = self._failed(unit, number, 1)
                 made.add_failed(failed, self._without([first[place]]), wholes[cut])
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that a row-wise step is handed, under the pipeline's names."""
-        return declared_columns(self.step)
 
     def _units(self, rows: Batch, others: Sequence[Batch]) -> list[Unit | BaseException]:
         """What becomes of each row; where the batch fails, each of its rows is tried by itself."""
@@ -88,7 +80,7 @@ class Computing:
         return [unit for row, *shares in alone for unit in self._units([row], shares)]
 
     def _all_units(self, rows: Batch, others: Sequence[Batch]) -> list[Unit]:
-        declared = frozenset(self.columns)
+        declared = frozenset(declared_columns(self.step))
         made = process_rows(self.step, [handed(rows, declared), *others])
         return [self._unit(row, own, declared) for row, own in zip(rows, made, strict=True)]
 
@@ -115,6 +107,16 @@ class Computing:
     def _failed(self, error: BaseException, first_row: int, rows: int) -> FailedRows:
         failure = self.explain(error)
         return FailedRows(first_row, rows, failure.message, failure.trace)
+
+
+def keys_of(step: Step, inputs: Sequence[Batch]) -> tuple[bytes, bytes]:
+    """The keys of a row-wise step's rows, and those with all columns of the first predecessor's counted."""
+    first, *others = inputs
+    strides = step.strides[1:] or (1,) * len(others)
+    further = [(row_digests(rows), stride) for rows, stride in zip(others, strides, strict=True)]
+    return row_keys(column_digests(first, declared_columns(step)), further), row_keys(
+        row_digests(first), further
+    )
 
 
 def _shared_out(rows: Batch, count: int) -> list[Batch]:

@@ -17,10 +17,10 @@ from distill_ray.cache.part import Shape, UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
-from distill_ray.cache.units import column_digests, end_key, offset_key
+from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
 from distill_ray.engine.calls import generate_rows
-from distill_ray.engine.computing import Computing
+from distill_ray.engine.computing import Computing, keys_of
 from distill_ray.engine.made import Made, Unit
 from distill_ray.engine.messages import (
     CALL_SECONDS,
@@ -171,12 +171,10 @@ class Worker:
         except Exception as error:
             made.failure = self._failed("its stored rows could not be read", error)
             return
-        columns = declared_columns(self._step)
-        declared = frozenset(columns)
-        (rows,) = inputs
-        wholes, keys = row_digests(rows), column_digests(rows, columns)
+        declared = frozenset(declared_columns(self._step))
+        keys, wholes = keys_of(self._step, inputs)
         seconds, input_tokens, output_tokens = 0.0, 0.0, 0.0
-        for place, (row, stored) in enumerate(zip(rows, work.stored, strict=True)):
+        for place, (row, stored) in enumerate(zip(inputs[0], work.stored, strict=True)):
             part = parts[stored.source]
             assert part is not None
             shapes = part.shapes[stored.start : stored.start + stored.rows]

@@ -302,6 +302,19 @@ def test_different_tasks_of_a_pipeline_share_them_too_where_both_run(lab: Lab) -
     assert column(two, "shouted", leaf="b") == [answer.upper() for answer in column(one)]
 
 
+def test_other_columns_of_the_rows_cost_nothing(lab: Lab) -> None:
+    """Neither an answer nor a reading: what the task gave is put together with the new columns."""
+    first, _ = lab.run(lab.task(num_generations=2), rows=[{"instruction": text} for text in TEXTS])
+    for note in "ab":  # twice: what was put together is found again too
+        rows = [{"note": note, "instruction": text, METADATA: {"by": note}} for text in TEXTS[::-1]]
+        second, asked = lab.run(lab.task(num_generations=2), rows=rows)
+        assert asked == 0
+        assert second.report.steps["t"].rows_computed == 0
+        assert column(second)[::2] == column(first)[::2][::-1]
+        assert set(column(second, "note")) == {note}
+        assert rows_of(second)[0][METADATA] == {"by": note, **rows_of(first)[-2][METADATA]}
+
+
 def test_a_renamed_task_has_its_new_name_in_the_metadata(lab: Lab) -> None:
     lab.run(lab.task("old"), rows=TEXTS)
     renamed, asked = lab.run(lab.task("new"), rows=TEXTS)
