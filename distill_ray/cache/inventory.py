@@ -164,7 +164,8 @@ def walk_functions(root: Root, private: Iterable[StoredOutput] = ()) -> Iterator
             return None if function is None else read_function(root, function, readers, others[function])
 
         for found in in_order(read, root.store.storage.folders(paths.STEPS_FOLDER)):
-            if found is not None:
+            # A disk keeps the folders of what was removed.
+            if found is not None and (found.size or found.outputs or found.damaged):
                 yield found
 
 
@@ -231,6 +232,13 @@ def identify(store: CacheStore, folder: str) -> FunctionId | None:
         return None
     function = FunctionId(record["class"], folder.rpartition("-")[2])
     return function if function.folder == f"{paths.STEPS_FOLDER}/{folder}" else None
+
+
+def holds_anything(storage: Storage, folder: str) -> bool:
+    """Whether an object stands in a folder, however deep; a disk keeps folders that were emptied."""
+    if storage.sizes(folder):
+        return True
+    return any(holds_anything(storage, f"{folder}/{name}") for name in storage.folders(folder))
 
 
 def records_below(storage: Storage, folder: str) -> Iterator[str]:

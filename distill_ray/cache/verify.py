@@ -13,6 +13,7 @@ from distill_ray.cache.inventory import (
     StoredFunction,
     StoredOutput,
     Tell,
+    holds_anything,
     identify,
     in_order,
     read_record,
@@ -107,8 +108,8 @@ class Verifier:
                 private += run.private
                 yield from (_damaged(root, each) for each in run.damaged)
             for folder in root.store.storage.folders(paths.STEPS_FOLDER):
-                if identify(root.store, folder) is None:
-                    path = f"{paths.STEPS_FOLDER}/{folder}"
+                path = f"{paths.STEPS_FOLDER}/{folder}"
+                if identify(root.store, folder) is None and holds_anything(root.store.storage, path):
                     yield Finding(root.place, path, "foreign", "it is the folder of no step function")
             for function in walk_functions(root, private):
                 self._tell(f"function {function.function.class_name}")

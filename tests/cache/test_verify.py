@@ -176,6 +176,13 @@ def test_a_folder_of_others_is_named_and_never_removed(store: CacheStore) -> Non
     assert store.storage.read("steps/their folder/file") == b"x"
 
 
+def test_the_folder_of_a_function_that_was_removed_is_no_fault(store: CacheStore) -> None:
+    function = FUNCTION.__class__("Größe", "a" * 64)
+    part = put_part(store, run_id(), function=function)
+    store.delete_parts(function, [part.name])
+    assert verify(store) == []
+
+
 def test_parts_of_a_root_that_this_one_is_read_with_are_not_missing(
     store: CacheStore, tmp_path: Path
 ) -> None:
