@@ -72,7 +72,7 @@ def step(
             "__annotations__": parameters.annotations,
             **parameters.defaults,
             "function": staticmethod(function),
-            "row_wise": row_wise,
+            **({"row_wise": True} if row_wise else {}),  # generator steps have no such class variable
             "inputs": property(lambda self: inputs or []),  # noqa: ARG005
             "outputs": property(lambda self: outputs or []),  # noqa: ARG005
             "process": _generating(parameters) if step_type == "generator" else _processing(parameters),
