@@ -65,6 +65,30 @@ class ReplicaUp:
 
 
 @dataclass(frozen=True)
+class StepAwaited:
+    """Another run computes a step's output: this one waits for it, and takes over what it has stored.
+
+    Attributes:
+        step: the step's name.
+        holder: which run it is and how far it is, in words; empty: no other run computes it any more.
+    """
+
+    step: str
+    holder: str
+
+
+@dataclass(frozen=True)
+class RunUnguarded:
+    """Other runs may compute the same at the same time.
+
+    Attributes:
+        reason: why, in words.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class StepAdvanced:
     """Where a step stands: totals since the run began.
 
@@ -218,6 +242,8 @@ class RunFinished:
 RunEvent: TypeAlias = (
     RunStarted
     | ReplicaUp
+    | StepAwaited
+    | RunUnguarded
     | StepAdvanced
     | PartWritten
     | StepFinished

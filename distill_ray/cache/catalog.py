@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
@@ -25,6 +25,9 @@ class StoreCatalog:
 
     store: CacheStore
     by_unit: bool = False
+    _indexes: dict[tuple[FunctionId, PartEntry], UnitIndex] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
         """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
@@ -46,8 +49,13 @@ class StoreCatalog:
         return self.store.settings.canonical(signature)
 
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
-        """Return the unit indexes of the parts that any run left of this function."""
-        return unreplaced(self.store.read_indexes(function, self.store.parts(function)))
+        """Return the unit indexes of the parts that any run left of this function; reads each part's once."""
+        parts = self.store.parts(function)
+        unread = [part for part in parts if (function, part) not in self._indexes]
+        for part, index in self.store.read_indexes(function, unread):
+            self._indexes[function, part] = index
+        known = [(part, self._indexes.get((function, part))) for part in parts]
+        return unreplaced((part, index) for part, index in known if index is not None)
 
     def last_runs(self, pipeline: str) -> LastRuns:
         """Return the steps of the pipeline's last runs."""

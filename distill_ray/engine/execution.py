@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
-from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.store import CacheStore
-from distill_ray.cache.units import StoredRows, StoredUnits
+from distill_ray.cache.units import StoredRows
 from distill_ray.cache.writer import WriterSettings, WrittenPart
+from distill_ray.engine.executor import Executor
 from distill_ray.engine.keys import PartRows
 from distill_ray.engine.messages import (
     AbandonReplica,
@@ -29,12 +28,14 @@ from distill_ray.engine.messages import (
     StartReplica,
     StopReplica,
     StopRequested,
+    UnitsFound,
     WorkDone,
 )
 from distill_ray.engine.scheduler import Scheduler
+from distill_ray.engine.single_flight import SingleFlight, Watcher
 from distill_ray.engine.step_state import StepSpec
 from distill_ray.engine.stopping import stop_on_signals
-from distill_ray.engine.stored_rows import read_stored_rows
+from distill_ray.engine.stored_rows import read_stored_rows, stored_units
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
 from distill_ray.events import (
@@ -45,59 +46,13 @@ from distill_ray.events import (
     RowsFailed,
     RunStopping,
     StepAdvanced,
+    StepAwaited,
     StepFailed,
     StepFinished,
 )
 from distill_ray.plan import Plan, StepPlan
-from distill_ray.resources import StepResources
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step, is_row_wise, kind_of
 from distill_ray.steps.declared import declared_columns
-
-
-class Executor(Protocol):
-    """Does what the scheduler says, somewhere. Events come back in any order."""
-
-    def fits(self, steps: Mapping[str, StepResources]) -> bool:
-        """Whether all replicas of these steps can run at the same time.
-
-        Raises:
-            ResourceError: a replica of a step can never run; names the step.
-        """
-
-    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
-        """Create a replica and load it; a `ReplicaReady` follows."""
-
-    def send(self, work: SendWork) -> None:
-        """Call a replica; a `WorkDone` follows."""
-
-    def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
-        """Work out the digests of some columns of a block's rows; a `KeysRead` follows.
-
-        Args:
-            asked: which columns of which block.
-            rows: where the rows are stored; None: they are in memory.
-        """
-
-    def flush(self, step: str, replica: int) -> None:
-        """Have a replica write all it has; a `Flushed` follows."""
-
-    def stop(self, step: str, replica: int) -> None:
-        """Unload a replica and give its resources back."""
-
-    def abandon(self, step: str, replica: int) -> None:
-        """End a replica that may not be up yet; its events are of no interest any more."""
-
-    def release(self, blocks: tuple[int, ...]) -> None:
-        """Forget rows in memory."""
-
-    def submit(self, event: Event) -> None:
-        """Queue an event that did not come from a replica."""
-
-    def next_event(self) -> Event:
-        """Wait for the next event."""
-
-    def close(self) -> None:
-        """Give back everything, whatever state it is in."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +64,14 @@ class RunSettings:
         writer: when parts are cut.
         max_batches: batches of each generator after which it counts as ended; 0 is no limit.
         check_share: share of the reused units that are computed again to compare.
+        flight: the run's leases; None: it computes whatever others do.
     """
 
     run: str
     writer: WriterSettings = field(default_factory=WriterSettings)
     max_batches: int = 0
     check_share: float = 0.0
+    flight: SingleFlight | None = None
 
 
 def execute(
@@ -161,8 +118,13 @@ class _Execution:
             name: read_stored_rows(store, self.manifests[name], self._threads)
             for name in followed - set(self._running)
         }
+        busy = settings.flight.busy if settings.flight else {}
+        awaited = {name: step for name, step in self._running.items() if step.output_key in busy}
+        self._watcher = Watcher(settings.flight, awaited, executor.submit) if settings.flight else None
         self._scheduler = Scheduler(
-            [self._spec(step) for step in self._running.values()], _stored_units(self._running)
+            [self._spec(step) for step in self._running.values()],
+            stored_units(self._running),
+            awaited=awaited,
         )
 
     def _spec(self, plan: StepPlan) -> StepSpec:
@@ -184,13 +146,21 @@ class _Execution:
     def run(self) -> None:
         list(self._threads.map(self._write_preimage, self._running))  # at once: a bucket takes its time
         if self._executor.fits({name: self._plan.graph.steps[name].resources for name in self._running}):
-            computing = [name for name, step in self._running.items() if step.decision != "resume"]
-            self._do(self._scheduler.warm_up(computing))
+            self._do(self._scheduler.warm_up([n for n, s in self._running.items() if s.decision != "resume"]))
+        if self._watcher:
+            self._watcher.start()
+        self._tell_awaited()
         self._move_on()
         while not self._scheduler.finished:
             self._take(self._executor.next_event())
             self._move_on()
         self._conclude()
+
+    def _tell_awaited(self) -> None:
+        busy = self._settings.flight.busy if self._settings.flight else {}
+        for name, step in self._running.items():
+            if step.output_key in busy:
+                self._emit(StepAwaited(name, busy[step.output_key].holder))
 
     def _write_preimage(self, name: str) -> None:
         function = self._plan.functions[name]
@@ -218,8 +188,16 @@ class _Execution:
                 "The run was stopped. What was finished is in the cache: run it again to resume.",
                 signal=self._stopped_by,
             )
-        for name, replaced in self._replaced.items():
-            self._store.delete_parts(self._running[name].function, replaced)
+        self._delete_replaced()
+
+    def _delete_replaced(self) -> None:
+        """Remove parts whose rows stand in merged ones; what another run may be reading is left to gc."""
+        keys = {name: self._running[name].output_key for name, replaced in self._replaced.items() if replaced}
+        flight = self._settings.flight
+        read = flight.read_by_others(keys.values()) if flight and keys else set()
+        for name, key in keys.items():
+            if key not in read:
+                self._store.delete_parts(self._running[name].function, self._replaced[name])
 
     def _move_on(self) -> None:
         """Do what there is to do now; hits are read no further ahead than the steps that follow need."""
@@ -293,6 +271,9 @@ class _Execution:
         self._scheduler.handle(event)
         if isinstance(event, ReplicaReady) and event.failure is None:
             self._emit(ReplicaUp(event.step, event.replica))
+        elif isinstance(event, UnitsFound) and event.failure is None:
+            self._emit(StepAwaited(event.step, event.holder))
+            self._emit_advance(event.step)
         elif isinstance(event, WorkDone):
             self._emit_advance(event.step)
             for failed in event.record.failed:
@@ -361,6 +342,8 @@ class _Execution:
             else:
                 replace = self._running[name].replace_manifest
                 kept = self._store.write_manifest(manifest, replace=replace)
+                if self._settings.flight:
+                    self._settings.flight.written(manifest.output_key)
             self.manifests[name] = kept
             self._executor.submit(Committed(name, kept=(kept.content, kept.run)))
         except Exception as error:
@@ -368,23 +351,9 @@ class _Execution:
             self._executor.submit(Committed(name, Failure(name, message)))
 
     def close(self) -> None:
+        if self._watcher:
+            self._watcher.stop()
         self._threads.shutdown(wait=True)
-
-
-def _stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
-    """What earlier runs left, by step. Steps of one function share it: no stored unit is handed out twice."""
-    taken: dict[FunctionId, list[Manifest]] = {}
-    for step in steps.values():
-        taken.setdefault(step.function, []).extend(step.taken)
-    pools = {
-        (step.function, step.output_limit): StoredUnits(step.indexes, taken[step.function], step.output_limit)
-        for step in steps.values()
-        if step.indexes
-    }
-    return {
-        name: pools[step.function, step.output_limit] if step.indexes else StoredUnits()
-        for name, step in steps.items()
-    }
 
 
 def _detached(step: BaseStep, name: str) -> BaseStep:

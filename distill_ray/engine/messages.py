@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.writer import WrittenPart
 
 CALL_SECONDS = 0.075
@@ -240,6 +242,23 @@ class KeysRead:
 
 
 @dataclass(frozen=True)
+class UnitsFound:
+    """What another run, which computes a step's output, has stored of it by now.
+
+    Attributes:
+        step: the step's name.
+        parts: parts that were not there before, and what they hold.
+        holder: which run it is, in words; empty: no other run computes it any more.
+        failure: why nothing is known of it any more.
+    """
+
+    step: str
+    parts: tuple[tuple[PartEntry, UnitIndex], ...] = ()
+    holder: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
 class StopRequested:
     """The run is to end early: what is under way ends, what is finished is written.
 
@@ -250,7 +269,9 @@ class StopRequested:
     signal: int
 
 
-Event: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed | KeysRead | StopRequested
+Event: TypeAlias = (
+    ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed | KeysRead | UnitsFound | StopRequested
+)
 
 
 def failure_of(event: Event) -> Failure | None:

@@ -59,12 +59,29 @@ def form_batches(state: StepState, blocks: Blocks) -> None:
         if found is None:
             state.pending.append(Batch((run,), key))
             continue
-        state.counters.rows_in += rows
-        reuse(state, blocks, run.place, found)
-        if is_checked(key, state.spec.check_share):
-            state.pending.append(Batch((run,), key, Purpose.CHECK, (found,)))
+        _reuse_batch(state, blocks, Batch((run,), key), found)
+
+
+def look_again_for_batches(state: StepState, blocks: Blocks) -> None:
+    """More is stored than when batches were looked up that nobody has begun to compute."""
+    pending = list(state.pending)
+    state.pending.clear()
+    for batch in pending:
+        found = state.stored.take(batch.key) if batch.purpose is Purpose.COMPUTE else None
+        if found is None:
+            state.pending.append(batch)
         else:
-            release(blocks, run)
+            _reuse_batch(state, blocks, batch, found)
+
+
+def _reuse_batch(state: StepState, blocks: Blocks, batch: Batch, found: StoredRows) -> None:
+    (run,) = batch.runs
+    state.counters.rows_in += run.rows
+    reuse(state, blocks, run.place, found)
+    if is_checked(batch.key, state.spec.check_share):
+        state.pending.append(Batch(batch.runs, batch.key, Purpose.CHECK, (found,)))
+    else:
+        release(blocks, run)
 
 
 def reuse(state: StepState, blocks: Blocks, place: int, found: StoredRows) -> None:

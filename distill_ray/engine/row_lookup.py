@@ -28,6 +28,8 @@ def form_row_batches(state: StepState, blocks: Blocks) -> Iterator[ReadKeys]:
         window = state.window
         if window is None:
             break
+        if state.awaited and None in window.found:
+            return
         keys = _keys(state, blocks, window)
         if keys is None:
             yield from _ask_for_keys(state, blocks, window.slices[0][0].block)
@@ -60,6 +62,16 @@ def _next_window(state: StepState) -> Window | None:
     )
     state.offset += rows
     return window
+
+
+def look_again_for_rows(state: StepState) -> None:
+    """More is stored than when the rows were looked up that are at hand."""
+    if state.window is not None:
+        wholes = _each(state.window.wholes)
+        state.window.found[:] = [
+            each or state.stored.take_whole(whole)
+            for each, whole in zip(state.window.found, wholes, strict=True)
+        ]
 
 
 def _keys(state: StepState, blocks: Blocks, window: Window) -> bytes | None:

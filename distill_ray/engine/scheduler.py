@@ -7,7 +7,7 @@ the same time; the rows of each leave it in the order of its input, whatever the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, StoredUnits
@@ -27,6 +27,7 @@ from distill_ray.engine.messages import (
     ReplicaReady,
     SendWork,
     StopRequested,
+    UnitsFound,
     Work,
     WorkDone,
     failure_of,
@@ -36,11 +37,12 @@ from distill_ray.engine.row_flow import (
     emit,
     form_batches,
     length_mismatch,
+    look_again_for_batches,
     look_up_offsets,
     release,
     rows_ahead,
 )
-from distill_ray.engine.row_lookup import form_row_batches
+from distill_ray.engine.row_lookup import form_row_batches, look_again_for_rows
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Batch, Phase, StepSpec, StepState
 
@@ -51,6 +53,7 @@ class Scheduler:
     Args:
         specs: the steps to run, each after those it takes rows from.
         stored: for each step the units that earlier runs left.
+        awaited: steps that other runs compute.
         live_bytes: bytes that a step's rows may hold in memory.
     """
 
@@ -59,6 +62,7 @@ class Scheduler:
         specs: Sequence[StepSpec],
         stored: Mapping[str, StoredUnits] | None = None,
         live_bytes: int = LIVE_BYTES,
+        awaited: Collection[str] = (),
     ) -> None:
         self.blocks = Blocks(live_bytes)
         self.steps: dict[str, StepState] = {}
@@ -67,8 +71,8 @@ class Scheduler:
         self._sources: dict[str, list[Edge]] = {}
         for spec in specs:
             edges = tuple(self._edge(name, rows_ahead(spec)) for name in spec.predecessors)
-            known = (stored or {}).get(spec.name) or StoredUnits()
-            self.steps[spec.name] = StepState(spec, known, edges)
+            known = (stored or {}).get(spec.name, StoredUnits())
+            self.steps[spec.name] = StepState(spec, known, edges, awaited=spec.name in awaited)
 
     def _edge(self, producer: str, ahead: float) -> Edge:
         edge = Edge(producer, ahead)
@@ -132,10 +136,22 @@ class Scheduler:
             self.stopping = True
             return
         state = self.steps[event.step]
-        if not isinstance(event, Committed | KeysRead) and event.replica not in state.replicas:
+        if not isinstance(event, Committed | KeysRead | UnitsFound) and event.replica not in state.replicas:
             return  # it was abandoned, or is known to be lost: its other answers may still be on their way
         if (failure := failure_of(event)) is not None:
             self._fail(failure)
+        if isinstance(event, Committed):
+            state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
+        elif isinstance(event, KeysRead):
+            self._keys_read(state, event)
+        elif isinstance(event, UnitsFound):
+            self._units_found(state, event)
+        else:
+            self._replica_reports(state, event)
+
+    def _replica_reports(
+        self, state: StepState, event: ReplicaReady | WorkDone | Flushed | ReplicaLost
+    ) -> None:
         if isinstance(event, WorkDone):
             self._in_order(state, event)
         elif isinstance(event, ReplicaReady):
@@ -145,17 +161,21 @@ class Scheduler:
             replica = state.replicas[event.replica]
             replica.calls -= 1
             replica.flushed = replica.ending
-        elif isinstance(event, KeysRead):
-            self._keys_read(state, event)
-        elif isinstance(event, Committed):
-            state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
-        elif isinstance(event, ReplicaLost):
+        else:
             self._replica_lost(state, event)
 
     def _keys_read(self, state: StepState, event: KeysRead) -> None:
         state.asked_for_keys.discard(event.block)
         if event.failure is None:
             self.blocks.keys_read(event.block, event.columns, event.keys)
+
+    def _units_found(self, state: StepState, event: UnitsFound) -> None:
+        state.stored.add(event.parts)
+        state.awaited = bool(event.holder)
+        if state.spec.columns is None:
+            look_again_for_batches(state, self.blocks)
+        else:
+            look_again_for_rows(state)
 
     def _fail(self, failure: Failure) -> None:
         self.failure = self.failure or failure
@@ -248,7 +268,7 @@ class Scheduler:
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
             look_up_offsets(state, self.blocks)
-            if not state.ended:
+            if not state.ended and not state.awaited:
                 yield from start_replicas(state)
                 yield from self._advance(state)
         else:
@@ -258,16 +278,21 @@ class Scheduler:
                 yield from form_row_batches(state, self.blocks)
             if (problem := length_mismatch(state)) is not None:
                 self._fail(problem)
-            if state.pending:
-                yield from start_replicas(state)
-            if state.to_join:
-                yield from start_joining(state)
-            yield from self._dispatch(state)
-            yield from self._dispatch_joins(state)
-        if self.failure is None and state.input_ended and state.all_emitted:
+            if not state.awaited:
+                yield from self._compute(state)
+        # An output that another run computes is left to it to write.
+        if self.failure is None and state.input_ended and state.all_emitted and not state.awaited:
             for edge in state.outputs:
                 edge.closed = True
             state.phase = Phase.FLUSHING
+
+    def _compute(self, state: StepState) -> Iterator[Action]:
+        if state.pending:
+            yield from start_replicas(state)
+        if state.to_join:
+            yield from start_joining(state)
+        yield from self._dispatch(state)
+        yield from self._dispatch_joins(state)
 
     def warm_up(self, steps: Sequence[str]) -> Iterator[Action]:
         """Start the replicas of steps that will surely compute, before their first rows are there.
@@ -294,6 +319,9 @@ class Scheduler:
 
     def _dispatch_joins(self, state: StepState) -> Iterator[Action]:
         while state.to_join and (replica := state.free_replica(joins=True)) is not None:
+            if self.blocks.are_full(state.spec.name):
+                yield from relieve(state)
+                return
             yield self._send(state, replica, state.to_join, 1)
 
     def _send(self, state: StepState, replica: int, pending: deque[Batch], at_most: int) -> SendWork:

@@ -218,6 +218,8 @@ class StepState:
     asked_for_keys: set[int] = field(default_factory=set)
     """For a row-wise step: blocks whose rows' keys are being read."""
     failed: list[FailedRows] = field(default_factory=list)
+    awaited: bool = False
+    """Another run computes it: what is stored is taken over as it comes, and nothing is computed."""
 
     def __post_init__(self) -> None:
         self.missing = Gathering(Purpose.COMPUTE)

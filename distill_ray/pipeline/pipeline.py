@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distill_ray.cache.store import CacheStore
     from distill_ray.distiset import Distiset
     from distill_ray.explain.explanation import Explanation
+    from distill_ray.pipeline.guarding import OnBusy
     from distill_ray.pipeline.running import CacheDir, CacheScope, Engine, RunRequest
     from distill_ray.plan import Plan
 
@@ -134,6 +135,7 @@ class Pipeline:
         engine: Engine = "ray",
         progress: Literal["auto", "none"] = "auto",
         verify: float = 0.0,
+        on_busy: OnBusy = "wait",
     ) -> Distiset:
         """Compute what is not known yet, and return the leaves' rows.
 
@@ -148,6 +150,8 @@ class Pipeline:
             progress: how to show progress on standard error.
             verify: share of the reused units that are computed again to compare, from 0 to 1; the report
                 says how many rows differ (``rows_checked``, ``rows_differing``).
+            on_busy: what to do about steps that another run computes at this moment: ``"wait"`` for it and
+                take over what it stores as it comes, ``"compute"`` them too, or ``"fail"``.
 
         Raises:
             GraphError: the pipeline is declared wrongly.
@@ -159,10 +163,8 @@ class Pipeline:
 
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
         listeners = (make_progress(progress, redraw=engine != "inline"),)
-        return _run(
-            self,
-            _request(self, graph, use_cache=use_cache, engine=engine, listeners=listeners, verify=verify),
-        )
+        settings = {"use_cache": use_cache, "engine": engine, "verify": verify, "on_busy": on_busy}
+        return _run(self, _request(self, graph, listeners=listeners, **settings))
 
     def dry_run(
         self,

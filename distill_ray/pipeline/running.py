@@ -15,7 +15,8 @@ from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.roots import open_cache
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.writer import WriterSettings
-from distill_ray.engine.execution import Executor, RunSettings, execute
+from distill_ray.engine.execution import RunSettings, execute
+from distill_ray.engine.executor import Executor
 from distill_ray.errors import (
     CorruptObjectError,
     DamagedPartError,
@@ -35,8 +36,9 @@ from distill_ray.events import (
 from distill_ray.graph import Graph
 from distill_ray.observe.recorder import Recorder
 from distill_ray.observe.report import RunReport
+from distill_ray.pipeline.guarding import Guard, OnBusy, guarded
 from distill_ray.pipeline.run_records import RunRecords
-from distill_ray.plan import Plan, make_plan
+from distill_ray.plan import Plan, make_plan, renewed
 from distill_ray.storage import ReadOnlyStorage, open_storage
 
 Engine: TypeAlias = Literal["ray", "inline"]
@@ -66,6 +68,7 @@ class RunRequest:
         listeners: who else hears of the run's events.
         max_batches: batches that each generator makes; 0 is no limit.
         verify: share of the reused units that are computed again to compare.
+        on_busy: what to do about steps that another run computes: ``"wait"``, ``"compute"`` or ``"fail"``.
     """
 
     pipeline: str | None
@@ -79,6 +82,7 @@ class RunRequest:
     listeners: tuple[Listener, ...] = ()
     max_batches: int = 0
     verify: float = 0.0
+    on_busy: OnBusy = "wait"
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,11 @@ def _scope(request: RunRequest) -> str | None:
 
 def plan_run(request: RunRequest, store: CacheStore) -> Plan:
     """Decide what must run; reads the cache, runs nothing."""
-    catalog = StoreCatalog(store, by_unit=request.verify > 0)
-    return make_plan(request.pipeline, request.graph, catalog, use_cache=request.use_cache)
+    return make_plan(request.pipeline, request.graph, _catalog(request, store), use_cache=request.use_cache)
+
+
+def _catalog(request: RunRequest, store: CacheStore) -> StoreCatalog:
+    return StoreCatalog(store, by_unit=request.verify > 0)
 
 
 def run(request: RunRequest) -> RunResult:
@@ -146,27 +153,40 @@ def run(request: RunRequest) -> RunResult:
     """
     if request.engine not in get_args(Engine):  # a complete hit would not notice
         raise ParameterError(f"There is no engine '{request.engine}': choose 'ray' or 'inline'.")
+    if request.on_busy not in get_args(OnBusy):
+        raise ParameterError(f"on_busy cannot be '{request.on_busy}': choose 'wait', 'compute' or 'fail'.")
     started = time.monotonic()
     store = open_store(request)
-    plan = plan_run(request, store)
+    catalog = _catalog(request, store)
+    plan = make_plan(request.pipeline, request.graph, catalog, use_cache=request.use_cache)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     if request.cache_read_only:
         _check_complete(plan, store)
-    records = RunRecords(None if request.cache_read_only else store, plan, run_id)
+    if not plan.complete:
+        store.claim()
+    with guarded(request.on_busy, catalog, plan, run_id) as guard:
+        if guard.flight is not None:
+            plan = renewed(plan, catalog, use_cache=request.use_cache)
+        return _guarded_run(request, plan, guard, started)
+
+
+def _guarded_run(request: RunRequest, plan: Plan, guard: Guard, started: float) -> RunResult:
+    store = guard.catalog.store
+    records = RunRecords(None if request.cache_read_only else store, plan, guard.run)
     report = RunReport()
     recorder = Recorder(records.write_file)
-    emit = _fan_out((report.listen, recorder.listen, *request.listeners))
-    emit(RunStarted(run_id, plan.pipeline, store.storage.url, _decisions(plan)))
+    emit = _fan_out((report.listen, recorder.listen, guard.listen, *request.listeners))
+    emit(RunStarted(guard.run, plan.pipeline, store.storage.url, _decisions(plan)))
     status, error = "failed", ""
     try:
-        manifests = _execute(request, plan, store, records, emit)
+        manifests = _execute(request, plan, guard, records, emit)
         status = "complete"
     except BaseException as exception:
         interrupted = isinstance(exception, RunInterruptedError | KeyboardInterrupt)
         status, error = "interrupted" if interrupted else "failed", str(exception)
         raise
     finally:
-        emit(RunFinished(run_id, status, time.monotonic() - started, error))
+        emit(RunFinished(guard.run, status, time.monotonic() - started, error))
         recorder.flush()
         records.write_file("run.json", report.model_dump_json(indent=1).encode())
     leaves = {name: manifests[name] for name in plan.graph.leaves()}
@@ -187,24 +207,25 @@ def _check_complete(plan: Plan, store: CacheStore) -> None:
 
 
 def _execute(
-    request: RunRequest, plan: Plan, store: CacheStore, records: RunRecords, emit: Listener
+    request: RunRequest, plan: Plan, guard: Guard, records: RunRecords, emit: Listener
 ) -> Mapping[str, Manifest]:
-    if not plan.complete:
-        store.claim()
     records.write_begun()
     settings = RunSettings(
         records.run,
         writer=writer_settings(),
         max_batches=request.max_batches,
         check_share=request.verify,
+        flight=guard.flight,
     )
     for _ in range(MAX_REPAIRS):
-        manifests = _attempt(request, plan, store, settings, emit)
+        guard.take_leases(plan, emit)
+        manifests = _attempt(request, plan, guard.catalog.store, settings, emit)
         if manifests is not None:
             return manifests
-        plan = plan_run(request, store)
+        plan = renewed(plan, guard.catalog, use_cache=request.use_cache)
         emit(RunRepaired(_decisions(plan)))
-    return execute(plan, store, _executor(request.engine), settings, emit)
+    guard.take_leases(plan, emit)
+    return execute(plan, guard.catalog.store, _executor(request.engine), settings, emit)
 
 
 def _attempt(

@@ -1,0 +1,57 @@
+"""What carries a plan out needs of whatever runs replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from distill_ray.engine.keys import PartRows
+from distill_ray.engine.messages import Event, ReadKeys, SendWork
+from distill_ray.engine.worker import WorkerSetup
+from distill_ray.resources import StepResources
+
+
+class Executor(Protocol):
+    """Does what the scheduler says, somewhere. Events come back in any order."""
+
+    def fits(self, steps: Mapping[str, StepResources]) -> bool:
+        """Whether all replicas of these steps can run at the same time.
+
+        Raises:
+            ResourceError: a replica of a step can never run; names the step.
+        """
+
+    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
+        """Create a replica and load it; a `ReplicaReady` follows."""
+
+    def send(self, work: SendWork) -> None:
+        """Call a replica; a `WorkDone` follows."""
+
+    def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
+        """Work out the digests of some columns of a block's rows; a `KeysRead` follows.
+
+        Args:
+            asked: which columns of which block.
+            rows: where the rows are stored; None: they are in memory.
+        """
+
+    def flush(self, step: str, replica: int) -> None:
+        """Have a replica write all it has; a `Flushed` follows."""
+
+    def stop(self, step: str, replica: int) -> None:
+        """Unload a replica and give its resources back."""
+
+    def abandon(self, step: str, replica: int) -> None:
+        """End a replica that may not be up yet; its events are of no interest any more."""
+
+    def release(self, blocks: tuple[int, ...]) -> None:
+        """Forget rows in memory."""
+
+    def submit(self, event: Event) -> None:
+        """Queue an event that did not come from a replica."""
+
+    def next_event(self) -> Event:
+        """Wait for the next event."""
+
+    def close(self) -> None:
+        """Give back everything, whatever state it is in."""
