@@ -17,7 +17,7 @@ MASK = "**********"
 
 _NAME = re.compile(
     r"(?<![a-z])(sig|signature|sas|(api|access|account|private|secret)[_-]?key|secret|password|passwd|token"
-    r"|credentials?|auth|authorization|cookie|connection[_-]?string)(?![a-z])",
+    r"|credentials?|\Aauth\Z|authorization|cookie|connection[_-]?string)(?![a-z])",
     re.IGNORECASE,
 )
 

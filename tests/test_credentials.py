@@ -26,7 +26,7 @@ from distill_ray.credentials import (
     [
         *("api_key", "apikey", "API-KEY", "x-api-key", "OPENAI_API_KEY", "account_key", "secret_access_key"),
         *("token", "hf_token", "X-Amz-Security-Token", "sig", "X-Goog-Signature", "X-Amz-Credential"),
-        *("password", "client_secret", "Authorization", "connection_string", "sas_token", "Cookie"),
+        *("password", "client_secret", "Authorization", "connection_string", "sas_token", "Cookie", "auth"),
     ],
 )
 def test_what_has_the_name_of_a_credential_is_one(name: str) -> None:
@@ -35,7 +35,20 @@ def test_what_has_the_name_of_a_credential_is_one(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "key", "keys", "max_tokens", "tokenizer", "authors", "secretary", "signal", "sort_key", "design", 3],
+    [
+        "",
+        "key",
+        "keys",
+        "max_tokens",
+        "tokenizer",
+        "authors",
+        "secretary",
+        "signal",
+        "sort_key",
+        "design",
+        "RAY_AUTH_MODE",
+        3,
+    ],
 )
 def test_what_only_looks_like_it_is_none(name: Any) -> None:
     assert not names_credential(name)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -131,7 +131,7 @@ def rows_url(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def declare(root: Path, rows_url: str) -> Pipeline:
+def declare(root: Path, rows_url: str, on_error: Literal["raise", "skip", "null"] = "raise") -> Pipeline:
     options = {"token": secret("storage")}
     with Pipeline(name="keyed", cache_dir=root, storage_options=options) as pipeline:
         load = LoadDataFromFileSystem(
@@ -140,7 +140,7 @@ def declare(root: Path, rows_url: str) -> Pipeline:
             filetype="jsonl",
             storage_options={"headers": {"Authorization": f"Bearer {MARK}-loader"}},
         )
-        load >> Keyed(name="keyed") >> TextGeneration(name="ask", llm=Telling())
+        load >> Keyed(name="keyed", on_error=on_error) >> TextGeneration(name="ask", llm=Telling())
     return pipeline
 
 
@@ -216,6 +216,27 @@ def test_what_fails_tells_no_secret(
     (record,) = cache_root.glob("runs/*/run.json")
     assert json.loads(record.read_text())["status"] == "failed"
     check_nowhere(said(), "".join(traceback.format_exception(failed.value)), folders=(cache_root,))
+
+
+@pytest.mark.parametrize("on_error", ["skip", "null"])
+def test_a_row_that_failed_is_listed_without_secrets(
+    cache_root: Path, rows_url: str, engine: Engine, said: Any, on_error: Any
+) -> None:
+    parameters = {"keyed": {**PARAMETERS["keyed"], "fails": True}}
+    pipeline = declare(cache_root, rows_url, on_error)
+    distiset = pipeline.run(parameters, engine=engine)
+    report = distiset.report.model_dump_json()
+    assert "ValueError: **********" in report
+    check_nowhere(said(), report, folders=(cache_root,))
+
+
+def test_what_changed_is_explained_without_secrets(cache_root: Path, rows_url: str, said: Any) -> None:
+    declare(cache_root, rows_url).run(PARAMETERS, engine="inline")
+    pipeline = declare(cache_root, rows_url)
+    pipeline.graph.steps["keyed"].input_mappings = {"n": "instruction"}
+    explanation = pipeline.explain(parameters=PARAMETERS)
+    assert "input_mappings" in repr(explanation)
+    check_nowhere(said(), repr(explanation), folders=(cache_root,))
 
 
 def test_a_server_that_is_not_there_is_named_without_its_key(cache_root: Path, said: Any) -> None:
