@@ -6,7 +6,7 @@ Of what is stored only footers are read, and for the names of the changed column
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import Final
 from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.rows import row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.units import column_digests
 from distill_ray.errors import CorruptObjectError
 from distill_ray.explain.explanation import DataChange
 from distill_ray.explain.row_changes import row_changes
@@ -45,12 +46,12 @@ class SourceRows:
         for rows, _ in self.step.process():
             yield from to_pipeline_names(rows, {}, self.step.output_mappings)
 
-    def digests(self) -> bytes:
-        """16 bytes for each row, in their order."""
+    def digests(self, columns: Sequence[str] | None = None) -> bytes:
+        """16 bytes for each row, in their order: of all columns, or of some."""
         found = bytearray()
         rows = iter(self)
         while batch := list(islice(rows, 10_000)):
-            found += row_digests(batch)
+            found += row_digests(batch) if columns is None else column_digests(batch, columns)
         return bytes(found)
 
     def at(self, numbers: set[int]) -> dict[int, Row]:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.units import StoredUnits
-from distill_ray.explain.explanation import Reuse
-from distill_ray.explain.unit_lookup import find_unit, units_of
-from distill_ray.steps.base import Step
+from distill_ray.explain.explanation import Certainty, Reuse
+from distill_ray.explain.unit_lookup import find_units, units_of
+from distill_ray.steps.base import Step, is_row_wise
 
 Indexes = Sequence[tuple[PartEntry, UnitIndex]]
 
@@ -36,29 +36,33 @@ def reuse_at_most(indexes: Indexes, input_rows: int | None) -> Reuse:
 
 
 def reuse_of_units(
-    step: Step, inputs: Sequence[bytes], indexes: Indexes, taken: Sequence[Manifest] = ()
+    step: Step,
+    inputs: Sequence[bytes],
+    declared: bytes | None,
+    indexes: Indexes,
+    taken: Sequence[Manifest] = (),
 ) -> Reuse:
     """Look each unit up, as a run does.
 
     Args:
         step: the step.
         inputs: for each predecessor the digests of its rows, 16 bytes a row.
+        declared: for a row-wise step those of the declared columns of its first predecessor's rows, where
+            these are known: without them more may be found than is told.
         indexes: what its parts hold.
         taken: outputs of equal steps, whose rows are not given again.
     """
-    stored = StoredUnits(indexes, taken)
-    rows, total, missing = 0, 0, 0
-    units: Counter[str] = Counter()
-    for unit in units_of(step, inputs):
-        total += len(unit.rows[0])
-        found = find_unit(unit, stored)
-        if found is None:
-            missing += len(unit.rows[0])
-        else:
-            rows += found.rows
-            units[found.part.name] += 1
+    stored = StoredUnits(indexes, taken, step.output_limit)
+    wanted = list(units_of(step, inputs, declared))
+    found = find_units(wanted, stored)
+    total = sum(len(unit.rows[0]) for unit in wanted)
+    missing = sum(len(unit.rows[0]) for unit, each in zip(wanted, found, strict=True) if each is None)
+    rows = sum(each.rows for each in found if each is not None)
+    units = Counter(each.part.name for each in found if each is not None)
+    guessed = is_row_wise(step) and declared is None and missing > 0 and len(stored) > 0
     cost = _cost(units, indexes)
-    return replace(cost, rows=rows, input_rows=total, input_rows_to_compute=missing)
+    certainty: Certainty = "at least" if guessed else "exact"
+    return replace(cost, certainty=certainty, rows=rows, input_rows=total, input_rows_to_compute=missing)
 
 
 def _cost(units: Counter[str], indexes: Indexes) -> Reuse:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distill_ray.cache.rows import DIGEST_SIZE
-from distill_ray.cache.units import StoredRows, StoredUnits, batch_key
-from distill_ray.steps.base import Step
+from distill_ray.cache.units import StoredRows, StoredUnits, batch_key, row_keys
+from distill_ray.steps.base import Step, is_row_wise
 
 
 @dataclass(frozen=True)
@@ -15,29 +15,50 @@ class InputUnit:
     """A unit of a step's input.
 
     Attributes:
-        key: what its stored output is found by.
         rows: its rows, for each predecessor.
+        key: what its stored output is found by; empty where that is not known.
+        whole: of a row-wise step: what it is found by where no column of the row has changed; else empty.
     """
 
-    key: bytes
     rows: tuple[range, ...]
+    key: bytes
+    whole: bytes = b""
 
 
-def units_of(step: Step, inputs: Sequence[bytes]) -> Iterator[InputUnit]:
-    """The units, in order: batches, or all rows of a global step.
+def units_of(step: Step, inputs: Sequence[bytes], declared: bytes | None = None) -> Iterator[InputUnit]:
+    """The units, in order: rows of a row-wise step, batches, or all rows of a global step.
 
     Args:
         step: the step.
         inputs: for each predecessor the digests of its rows, 16 bytes a row.
+        declared: for a row-wise step those of the declared columns of its first predecessor's rows.
     """
+    if is_row_wise(step):
+        yield from _rows(step, inputs, declared)
+        return
     total = min(len(digests) for digests in inputs) // DIGEST_SIZE
     size = max(total, 1) if step.is_global else step.input_batch_size
     for start in range(0, total, size):
         rows = range(start, min(start + size, total))
         key = batch_key([digests[rows.start * DIGEST_SIZE : rows.stop * DIGEST_SIZE] for digests in inputs])
-        yield InputUnit(key, (rows,) * len(inputs))
+        yield InputUnit((rows,) * len(inputs), key)
 
 
-def find_unit(unit: InputUnit, stored: StoredUnits) -> StoredRows | None:
-    """Hand out the stored output of a unit, if there is one left."""
-    return stored.take(unit.key)
+def _rows(step: Step, inputs: Sequence[bytes], declared: bytes | None) -> Iterator[InputUnit]:
+    strides = step.strides or (1,) * len(inputs)
+    others = list(zip(inputs[1:], strides[1:], strict=True))
+    wholes = row_keys(inputs[0], others)
+    keys = None if declared is None else row_keys(declared, others)
+    for number in range(len(wholes) // DIGEST_SIZE):
+        place = slice(number * DIGEST_SIZE, (number + 1) * DIGEST_SIZE)
+        rows = tuple(range(number * stride, (number + 1) * stride) for stride in strides)
+        yield InputUnit(rows, b"" if keys is None else keys[place], wholes[place])
+
+
+def find_units(units: Sequence[InputUnit], stored: StoredUnits) -> list[StoredRows | None]:
+    """Hand out the stored outputs of units, as a run does: first those of rows of which nothing changed."""
+    wholes = [stored.take_whole(unit.whole) if unit.whole else None for unit in units]
+    return [
+        found if found is not None or not unit.key else stored.take(unit.key)
+        for unit, found in zip(units, wholes, strict=True)
+    ]

@@ -26,7 +26,7 @@ from distill_ray.explain.deciding import Comparison, StepNow, compare_functions
 from distill_ray.explain.difference import CodePiece, code_pieces
 from distill_ray.explain.reason import Reason
 from distill_ray.explain.stored import RowReader, stored_digests
-from distill_ray.explain.unit_lookup import InputUnit, find_unit, units_of
+from distill_ray.explain.unit_lookup import InputUnit, find_units, units_of
 from distill_ray.graph import Graph
 from distill_ray.graph.dag import listed
 from distill_ray.pipeline.running import RunRequest, run
@@ -142,8 +142,8 @@ class _Trying:
         sampled = self._sampled(step, before, [digests for _, digests in inputs])
         if not sampled:
             raise ParameterError(
-                f"Nothing that is stored of step '{name}' was made from batches of {step.input_batch_size} "
-                "rows: set `input_batch_size` to what it was, to compare like with like."
+                f"Nothing that is stored of step '{name}' was made from its input as it is divided now: set "
+                f"`input_batch_size` (now {step.input_batch_size}) and `row_wise` to what they were."
             )
         reader = RowReader(self._store)
         given = [
@@ -199,8 +199,12 @@ class _Trying:
     ) -> list[tuple[InputUnit, StoredRows]]:
         """Some units of which an output is stored, spread over all of them."""
         stored = StoredUnits(self._catalog.indexes(before.function))
-        units = units_of(step, digests)
-        found = [(unit, rows) for unit in units if (rows := find_unit(unit, stored)) is not None]
+        units = list(units_of(step, digests))
+        found = [
+            (unit, rows)
+            for unit, rows in zip(units, find_units(units, stored), strict=True)
+            if rows is not None
+        ]
         count = min(self._samples, len(found))
         return [found[number * (len(found) - 1) // max(count - 1, 1)] for number in range(count)]
 
@@ -230,10 +234,9 @@ def _run_anew(step: Step, inputs: Sequence[list[Row]]) -> list[list[Row]]:
         stored = StoredUnits(StoreCatalog(result.store).indexes(function))
         reader = RowReader(result.store)
         units = list(units_of(alone, [row_digests(rows) for rows in inputs]))
-        found = [find_unit(unit, stored) for unit in units]
         return [
             reader.of_part(function, rows.part.name, rows.first_row, rows.rows) if rows else []
-            for rows in found
+            for rows in find_units(units, stored)
         ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +21,8 @@ from distill_ray.explain.reuse import reuse_at_most, reuse_of_output, reuse_of_u
 from distill_ray.explain.stored import stored_digests
 from distill_ray.graph.dag import listed
 from distill_ray.plan import Plan, StepPlan
-from distill_ray.steps.base import Step
+from distill_ray.steps.base import Step, is_row_wise
+from distill_ray.steps.declared import declared_columns
 
 NEAREST: Final = 20
 """Functions of a class that are looked at to find the nearest one."""
@@ -136,15 +138,24 @@ class _Explaining:
             if step.decision == "resume":
                 return reuse_at_most(step.indexes, step.input_rows)
             return Reuse("exact", input_rows=step.input_rows, input_rows_to_compute=step.input_rows)
-        return reuse_of_units(made, inputs, step.indexes, step.taken)
+        declared = self._declared_digests(made, sources)
+        return reuse_of_units(made, inputs, declared, step.indexes, step.taken)
 
     def _digests_of(self, name: str) -> bytes | None:
         """The digests of the rows that a step will give, where that is known before the run."""
         if name not in self._digests:
-            step = self._plan[name]
-            rows: SourceRows | None = None
-            if step.manifest is None:
-                rows, _ = source_rows(self._plan.graph.steps[name])
-            found = stored_digests(self._store, step.manifest) if step.manifest else None
+            manifest, rows = self._plan[name].manifest, self._rows_of(name)
+            found = stored_digests(self._store, manifest) if manifest else None
             self._digests[name] = rows.digests() if rows else found
         return self._digests[name]
+
+    def _rows_of(self, name: str) -> SourceRows | None:
+        """The rows of a source that runs, where they are at hand."""
+        if self._plan[name].manifest is not None:
+            return None
+        return source_rows(self._plan.graph.steps[name])[0]
+
+    def _declared_digests(self, step: Step, sources: Sequence[str]) -> bytes | None:
+        """Those of the columns that a row-wise step is handed, where the rows are at hand."""
+        rows = self._rows_of(sources[0]) if is_row_wise(step) else None
+        return rows.digests(declared_columns(step)) if rows else None

@@ -12,6 +12,8 @@ from distill_ray.cli.main import main
 from tests.cli.project import Project
 
 SCRIPT = """\
+import time
+
 from distill_ray.models import LLM
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import GlobalStep, LoadDataFromDicts, RuntimeParameter, Step, StepInput, StepOutput
@@ -43,11 +45,61 @@ class Sort(GlobalStep):
         yield inputs[::-1]
 
 
+def shout(text):
+    return text.upper()
+
+
+class Label(Step):
+    row_wise = True
+
+    @property
+    def inputs(self):
+        return ["n"]
+
+    @property
+    def outputs(self):
+        return ["label"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{**row, "label": shout(f"number {row['n']}")} for row in inputs]
+
+
+class Clock(LLM):
+    @property
+    def model_name(self):
+        return "clock"
+
+    def generate(self, inputs, num_generations=1):
+        return [{"generations": [self.say(chat)] * num_generations}
+                for chat in inputs]
+
+    def say(self, chat):
+        return f"it is {time.time_ns()}"
+
+
+class Ask(Task):
+    @property
+    def inputs(self):
+        return ["n"]
+
+    @property
+    def outputs(self):
+        return ["answer"]
+
+    def format_input(self, input):
+        return [{"role": "user", "content": f"what time is {input['n']}?"}]
+
+    def format_output(self, output, input):
+        return {"answer": output[6:]}
+
+
 with Pipeline(name="blessed") as pipeline:
     load = LoadDataFromDicts(name="load", data=[{"n": n} for n in range(95)], batch_size=20)
     measure = Measure(name="measure", input_batch_size=10)
     load >> measure >> Sort(name="sort")
     [load, LoadDataFromDicts(name="more", data=[{"n": -n} for n in range(95)])] >> Join(name="join")
+    load >> Label(name="label", input_batch_size=10)
+    load >> Ask(name="ask", llm=Clock(), input_batch_size=20)
 """
 
 Capture = pytest.CaptureFixture[str]
@@ -57,6 +109,10 @@ HITS = {
     "measure": "not needed",
     "join": "hit",
     "sort": "hit",
+    "label": "hit",
+    "ask/request": "not needed",
+    "ask/answer": "not needed",
+    "ask": "hit",
 }
 
 
@@ -135,6 +191,45 @@ def test_a_global_step_is_tried_on_all_its_rows(ran: Project) -> None:
     ran.edit("yield inputs[::-1]", "yield list(reversed(inputs))")
     (trial,) = bless(ran, "sort")["trials"]
     assert (trial["units"], trial["rows"], trial["differences"]) == (1, 81, [])
+    assert ran.plan() == HITS
+
+
+def test_of_a_row_wise_step_single_rows_are_tried(ran: Project) -> None:
+    ran.edit("return text.upper()", "shouted = text.upper()\n    return shouted")
+    (trial,) = bless(ran, "label", "--samples", "7")["trials"]
+    assert (trial["units"], trial["rows"], trial["differences"]) == (7, 7, [])
+    assert ran.plan() == HITS
+
+
+def test_after_the_blessing_of_a_row_wise_step_only_new_rows_are_computed(ran: Project) -> None:
+    ran.edit("return text.upper()", "shouted = text.upper()\n    return shouted")
+    bless(ran, "label")
+    ran.edit("for n in range(95)], batch_size", "for n in range(-2, 95)], batch_size")
+    ran.edit('[{"n": -n} for n in range(95)]', '[{"n": -n} for n in range(97)]')
+    assert ran.run()["steps"]["label"]["rows_computed"] == 2
+
+
+def test_the_parser_of_a_task_is_tried_on_stored_answers(ran: Project) -> None:
+    ran.edit('return {"answer": output[6:]}', 'text = output\n        return {"answer": text[6:]}')
+    trials = bless(ran, "ask")["trials"]
+    assert [(trial["step"], trial["differences"]) for trial in trials] == [("ask/request", []), ("ask", [])]
+    assert ran.plan() == HITS
+
+
+def test_a_parser_that_reads_otherwise_is_not_blessed(ran: Project) -> None:
+    ran.edit('return {"answer": output[6:]}', 'return {"answer": output[7:]}')
+    assert "of 20 rows that were tried came out differently" in bless(ran, "ask", code=2)["message"]
+
+
+def test_of_a_model_whose_answers_differ_by_themselves_it_is_said(ran: Project, capfd: Capture) -> None:
+    ran.edit('return f"it is {time.time_ns()}"', 'now = time.time_ns()\n        return f"it is {now}"')
+    capfd.readouterr()
+    assert main(["cache", "bless", ran.script(), "ask", "--samples", "3"]) == 2
+    out, _ = capfd.readouterr()
+    assert "ask/answer: changed code: Clock" in out
+    assert "3 units with 3 rows tried: 3 rows came out differently" in out
+    assert "The step asks a model: its answers may differ although the code does the same." in out
+    bless(ran, "ask", "--samples", "3", "--yes")
     assert ran.plan() == HITS
 
 

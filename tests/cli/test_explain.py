@@ -55,6 +55,21 @@ class Sort(GlobalStep):
         yield inputs[::-1]
 
 
+class Label(Step):
+    row_wise = True
+
+    @property
+    def inputs(self):
+        return ["n"]
+
+    @property
+    def outputs(self):
+        return ["label"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{**row, "label": f"number {row['n']}"} for row in inputs]
+
+
 class Echo(LLM):
     weights: Unsigned[str] = "WEIGHTS"
 
@@ -84,6 +99,7 @@ with Pipeline(name="explained") as pipeline:
     ask = TextGeneration(name="ask", llm=Echo(generation_kwargs={"temperature": 0.7}), input_batch_size=10)
     load >> measure >> sort
     load >> ask
+    load >> Label(name="label")
     files >> Measure(name="measure_files", input_batch_size=10)
 """
 
@@ -225,6 +241,14 @@ def test_units_that_will_be_found_are_counted_before_the_run_with_what_they_cost
     assert reuse["seconds"] > 0
     report = ran.run()["steps"]["measure"]
     assert (report["rows_reused"], report["rows_computed"]) == (40, 5)
+
+
+def test_rows_of_a_row_wise_step_that_will_be_found_are_counted_before_the_run(ran: ExplainedProject) -> None:
+    ran.edit('"other": "x"} for n in range(40)', '"other": "y"} for n in range(-3, 35)')
+    reuse = ran.explain("label")["label"]["reuse"]
+    assert (reuse["certainty"], reuse["rows"]) == ("exact", 35)
+    assert (reuse["input_rows"], reuse["input_rows_to_compute"]) == (38, 3)
+    assert ran.run()["steps"]["label"]["rows_computed"] == 3
 
 
 def test_a_step_below_one_that_runs_can_only_be_told_what_is_stored_at_most(ran: ExplainedProject) -> None:
