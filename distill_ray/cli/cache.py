@@ -57,14 +57,16 @@ def ls(root: CacheRoot) -> Record:
     """
     root.say(_LINE.format("class", "function", "output", "rows", "bytes", "last use", "seconds", "tokens"))
     functions: list[Record] = []
+    count = size = 0
     with sign_of_life("Listing the cache") as tell:
         for function, uses in _walk(root, tell):
             record = _function_record(function, uses)
-            functions.append(record)
+            count, size = count + 1, size + function.size
+            if root.as_json:  # text is printed as it comes, and not held
+                functions.append(record)
             for line in _lines(record):
                 root.say(line)
-    size = sum(each["bytes"] for each in functions)
-    root.say(f"{count_text(len(functions), 'function')}, {bytes_text(size)}")
+    root.say(f"{count_text(count, 'function')}, {bytes_text(size)}")
     return {"cache": root.storage.url, "bytes": size, "functions": functions}
 
 
@@ -89,8 +91,11 @@ def info(entry: str, root: CacheRoot) -> Record:
     preimage = read_record(found.root.store, found.function.signature_file)
     known = preimage if isinstance(preimage, dict) else {}
     record["preimage"], record["code"] = known.get("preimage"), known.get("code", {})
-    named = {part for each in record["outputs"] for part in each["parts"]} if found.output else function.parts
-    record["parts"] = {name: function.parts[name] for name in sorted(named) if name in function.parts}
+    shown_paths = {each["path"] for each in record["outputs"]}
+    named = {part.name for each in function.outputs if each.path in shown_paths for part in each.parts}
+    record["parts"] = {
+        name: size for name, size in sorted(function.parts.items()) if name in named or not found.output
+    }
     for line in _info_lines(record):
         root.say(line)
     return {"cache": root.storage.url, **record}
@@ -230,7 +235,7 @@ def _output_record(function: StoredFunction, output: StoredOutput, uses: Uses) -
         "output_tokens": output.output_tokens,
         "private": output.private,
         "missing": len(function.missing(output)),
-        "parts": [part.name for part in output.parts],
+        "parts": len(output.parts),
     }
 
 
@@ -263,7 +268,7 @@ def _info_lines(record: Record) -> Iterator[str]:
     for each in record["outputs"]:
         yield (
             f"output {each['output_key']}: {count_text(each['rows'], 'row')} in "
-            f"{count_text(len(each['parts']), 'part')}, {bytes_text(each['bytes'])}, last used "
+            f"{count_text(each['parts'], 'part')}, {bytes_text(each['bytes'])}, last used "
             f"{day_text(each['last_use'])}, {seconds_text(each['seconds'])} of computing"
         )
         if each["pipelines"]:

@@ -122,12 +122,12 @@ def test_info_shows_what_a_name_means(ran: Path, capfd: Capture, of: str) -> Non
     shown = document(capfd, "info", name)
     assert (shown["class"], shown["function"]) == ("Double", listed["function"])
     assert [each["rows"] for each in shown["outputs"]] == [20]
-    assert list(shown["parts"]) == listed["outputs"][0]["parts"]
+    assert len(shown["parts"]) == listed["outputs"][0]["parts"] == 1
     assert "factor" in json.dumps(shown["preimage"])
     assert cache("info", name) == 0
     out = capfd.readouterr().out
     assert "used by doubling" in out
-    assert listed["outputs"][0]["parts"][0] in out
+    assert next(iter(shown["parts"])) in out
 
 
 def test_a_name_that_means_nothing_or_several_things_is_an_error(made: CacheStore, capfd: Capture) -> None:
