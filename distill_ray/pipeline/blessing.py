@@ -198,7 +198,7 @@ class _Trying:
         self, step: Step, before: StepRecord, digests: Sequence[bytes]
     ) -> list[tuple[InputUnit, StoredRows]]:
         """Some units of which an output is stored, spread over all of them."""
-        stored = StoredUnits(self._catalog.indexes(before.function))
+        stored = StoredUnits(self._catalog.indexes(before.function), limit=step.output_limit)
         units = list(units_of(step, digests))
         found = [
             (unit, rows)
@@ -231,7 +231,7 @@ def _run_anew(step: Step, inputs: Sequence[list[Row]]) -> list[list[Row]]:
     with tempfile.TemporaryDirectory(prefix="distill_ray-bless-") as folder:
         result = run(RunRequest(None, graph, cache_dir=folder, engine="inline"))
         function = result.plan[name].function
-        stored = StoredUnits(StoreCatalog(result.store).indexes(function))
+        stored = StoredUnits(StoreCatalog(result.store).indexes(function), limit=alone.output_limit)
         reader = RowReader(result.store)
         units = list(units_of(alone, [row_digests(rows) for rows in inputs]))
         return [

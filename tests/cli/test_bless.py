@@ -69,7 +69,7 @@ class Clock(LLM):
     def model_name(self):
         return "clock"
 
-    def generate(self, inputs, num_generations=1):
+    def generate(self, inputs, num_generations=1, max_new_tokens=16):
         return [{"generations": [self.say(chat)] * num_generations}
                 for chat in inputs]
 
