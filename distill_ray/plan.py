@@ -17,6 +17,7 @@ from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import StepRecord
 from distill_ray.explain.deciding import History, StepNow, reasons_of
+from distill_ray.explain.forced import forced_steps
 from distill_ray.explain.reason import Reason
 from distill_ray.graph import Graph, expand
 from distill_ray.signature.encode import digest
@@ -127,6 +128,11 @@ class Plan:
         }
 
     @property
+    def now(self) -> dict[str, StepNow]:
+        """The steps as they are compared with earlier runs', by name, each after its predecessors."""
+        return {name: StepNow(record, self.functions[name]) for name, record in self.records.items()}
+
+    @property
     def complete(self) -> bool:
         """Whether nothing must run."""
         return not any(step.runs for step in self.steps)
@@ -185,8 +191,7 @@ def renewed(plan: Plan, catalog: Catalog, *, use_cache: bool = True) -> Plan:
 def _with_reasons(plan: Plan, catalog: Catalog) -> tuple[StepPlan, ...]:
     """The steps, those that run with what changed since the pipeline's last runs."""
     asked = [step.name for step in plan.steps if step.runs and not step.reasons]
-    now = {name: StepNow(record, plan.functions[name]) for name, record in plan.records.items()}
-    found = reasons_of(asked, now, plan.pipeline, catalog, _at_once)
+    found = reasons_of(asked, plan.now, plan.pipeline, catalog, _at_once)
     return tuple(
         replace(step, reasons=found[step.name], reason=_sentence(found[step.name], step))
         if step.name in found
@@ -216,7 +221,7 @@ class _Deciding:
         }
         self._keys = output_keys(graph, self._ids)
         self._families = _families(graph, self._ids)
-        self._forced = _forced_steps(graph, use_cache)
+        self._forced = forced_steps(graph, use_cache)
         self._asked: dict[str, tuple[Manifest | None, str]] = {}
 
     def decide(self) -> dict[str, StepPlan]:
@@ -382,21 +387,6 @@ def _families(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, st
         inputs = [families[source] for source in graph.predecessors(name)]
         families[name] = digest([functions[name].signature, inputs])
     return families
-
-
-def _forced_steps(graph: Graph, use_cache: bool) -> dict[str, Reason]:
-    """Steps that are computed anew, and why."""
-    forced: dict[str, Reason] = {}
-    for name in graph.order():
-        above = next((source for source in graph.predecessors(name) if source in forced), None)
-        if not use_cache:
-            forced[name] = Reason("forced", "run(use_cache=False)")
-        elif not graph.steps[name].use_cache:
-            forced[name] = Reason("forced", "use_cache=False on this step", steps=(name,))
-        elif above:
-            text = f"'{above}' above it is computed anew"
-            forced[name] = Reason("forced", text, steps=forced[above].steps)
-    return forced
 
 
 def _at_once(ask: Callable[[str], T], names: Sequence[str]) -> list[T]:

@@ -48,6 +48,7 @@ class MemoryCatalog:
     parts: dict[FunctionId, tuple[tuple[PartEntry, UnitIndex], ...]] = field(default_factory=dict)
     runs: LastRuns = field(default_factory=LastRuns)
     aliases: dict[str, str] = field(default_factory=dict)
+    lacking: set[tuple[str, str]] = field(default_factory=set)
     made_from: dict[FunctionId, FunctionRecord] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     listed: list[FunctionId] = field(default_factory=list)
@@ -70,6 +71,9 @@ class MemoryCatalog:
 
     def function_record(self, function: FunctionId) -> FunctionRecord | None:
         return self.made_from.get(function)
+
+    def lacks_rows(self, run: str, output_key: str) -> bool:
+        return (run, output_key) in self.lacking
 
     def remember(self, plan: Plan, *, finished: bool = True) -> None:
         """Keep what a run of this plan leaves beside its rows."""

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
-from distill_ray.cache.records import FunctionRecord, LastRuns, read_function_record, read_last_runs
+from distill_ray.cache.records import (
+    FunctionRecord,
+    LastRuns,
+    has_run_output,
+    read_function_record,
+    read_last_runs,
+)
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import unreplaced
 from distill_ray.errors import CorruptObjectError
@@ -64,3 +70,7 @@ class StoreCatalog:
     def function_record(self, function: FunctionId) -> FunctionRecord | None:
         """Return what a function was made from."""
         return read_function_record(self.store.storage, function)
+
+    def lacks_rows(self, run: str, output_key: str) -> bool:
+        """Whether a run kept an output to itself, since rows failed on the way to it."""
+        return has_run_output(self.store.storage, run, output_key)

@@ -120,3 +120,12 @@ def read_function_record(storage: Storage, function: FunctionId) -> FunctionReco
         return FunctionRecord(record["preimage"], dict(record["code"]))
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
+
+
+def has_run_output(storage: Storage, run: str, output_key: str) -> bool:
+    """Whether a run kept this output to itself, since rows failed on the way to it."""
+    try:
+        storage.read(paths.run_output(run, output_key))
+    except FileNotFoundError:
+        return False
+    return True

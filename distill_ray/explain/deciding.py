@@ -28,6 +28,9 @@ class History(Protocol):
     def function_record(self, function: FunctionId) -> FunctionRecord | None:
         """Return what a function was made from."""
 
+    def lacks_rows(self, run: str, output_key: str) -> bool:
+        """Whether a run kept an output to itself, since rows failed on the way to it."""
+
 
 @dataclass(frozen=True)
 class StepNow:
@@ -76,7 +79,6 @@ class Comparison:
     def __init__(self, now: Mapping[str, StepNow], runs: LastRuns) -> None:
         self._now = now
         self._runs = [run for run in (runs.finished, runs.latest) if run is not None]
-        self._finished = [run is runs.finished for run in self._runs]
         self._matched = [match_steps(now, run) for run in self._runs]
 
     def before(self, name: str) -> StepRecord | None:
@@ -88,14 +90,12 @@ class Comparison:
         """The run that `before` takes it from."""
         return next((run for run, matched in self._paired() if name in matched), None)
 
-    def interrupted(self, name: str) -> Reason | None:
-        """One of the last runs had the very same step with the same input: its output should be there."""
+    def run_with_it(self, name: str) -> RunRecord | None:
+        """The last run that had the very same step with the same input: its output should be there."""
         key = self._now[name].record.output_key
-        for finished, (run, matched) in zip(self._finished, self._paired(), strict=True):
+        for run, matched in self._paired():
             if name in matched and run.steps[matched[name]].output_key == key:
-                if finished:
-                    return Reason("removed", f"its output, which run {run.run} finished, is gone")
-                return Reason("unfinished", f"run {run.run}, which had it, did not finish it")
+                return run
         return None
 
     def _paired(self) -> list[tuple[RunRecord, dict[str, str]]]:
@@ -154,7 +154,8 @@ def reasons_of(
     wanted = list(names)
     if not wanted:
         return {}
-    comparison = Comparison(now, history.last_runs(pipeline))
+    runs = history.last_runs(pipeline)
+    comparison = Comparison(now, runs)
     concerned = [name for name in now if comparison.changed(name)]
 
     def changes_of(name: str) -> tuple[Reason, ...]:
@@ -163,7 +164,14 @@ def reasons_of(
         return compare_functions(history.function_record(before.function), now[name].signed)
 
     own = dict(zip(concerned, at_once(changes_of, concerned), strict=True))
-    return {name: _reasons(name, comparison, own) for name in wanted}
+
+    def why(name: str) -> tuple[Reason, ...]:
+        run = comparison.run_with_it(name)
+        if run is None:
+            return _reasons(name, comparison, own)
+        return (_why_gone(now[name].record.output_key, run, runs, history),)
+
+    return dict(zip(wanted, at_once(why, wanted), strict=True))
 
 
 def compare_functions(before: FunctionRecord | None, now: StepFunction) -> tuple[Reason, ...]:
@@ -177,8 +185,15 @@ def compare_functions(before: FunctionRecord | None, now: StepFunction) -> tuple
 def _reasons(name: str, comparison: Comparison, own: Mapping[str, tuple[Reason, ...]]) -> tuple[Reason, ...]:
     if comparison.before(name) is None:
         return (Reason("first run", "first run in this pipeline"),)
-    if (interrupted := comparison.interrupted(name)) is not None:
-        return (interrupted,)
     above = comparison.upstream(name, own)
     found = (*own.get(name, ()), *((above,) if above else ()))
     return found or (Reason("unknown", "another output of it is stored, not the one that is wanted"),)
+
+
+def _why_gone(output_key: str, run: RunRecord, runs: LastRuns, history: History) -> Reason:
+    """Why an output that a run had is not there."""
+    if history.lacks_rows(run.run, output_key):
+        return Reason("failed", f"rows that failed in run {run.run}, here or above, are tried again")
+    if run == runs.finished:
+        return Reason("removed", f"its output, which run {run.run} finished, is gone")
+    return Reason("unfinished", f"run {run.run}, which had it, did not finish it")

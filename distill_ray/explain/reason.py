@@ -16,6 +16,7 @@ Kind: TypeAlias = Literal[
     "upstream",
     "forced",
     "unfinished",
+    "failed",
     "removed",
     "damaged",
     "unknown",
@@ -30,6 +31,7 @@ Kind: TypeAlias = Literal[
 - ``upstream``: it is as before, and a step above it is not
 - ``forced``: the cache is not to be used, here or above
 - ``unfinished``: it is as in the last run, which did not finish
+- ``failed``: it is as in the last run, in which rows failed, here or above
 - ``removed``: it is as in the last run, whose output has been removed
 - ``damaged``: its stored output cannot be believed
 - ``unknown``: it changed, and what it was before is not stored

@@ -22,7 +22,7 @@ from distill_ray.cache.rows import row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.errors import ParameterError
-from distill_ray.explain.deciding import Comparison, StepNow, compare_functions
+from distill_ray.explain.deciding import Comparison, compare_functions
 from distill_ray.explain.difference import CodePiece, code_pieces
 from distill_ray.explain.reason import Reason
 from distill_ray.explain.stored import RowReader, stored_digests
@@ -124,8 +124,7 @@ class _Trying:
         self._store = store
         self._samples = samples
         self._catalog = StoreCatalog(store)
-        now = {name: StepNow(record, plan.functions[name]) for name, record in plan.records.items()}
-        self.comparison = Comparison(now, self._catalog.last_runs(plan.pipeline))
+        self.comparison = Comparison(plan.now, self._catalog.last_runs(plan.pipeline))
 
     def trial(self, name: str) -> Trial:
         step = self._plan.graph.steps[name]

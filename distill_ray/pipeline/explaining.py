@@ -13,7 +13,7 @@ from distill_ray.cache.records import FunctionRecord, StepRecord
 from distill_ray.cache.store import CacheStore
 from distill_ray.errors import ParameterError
 from distill_ray.explain.data import SourceRows, compare_data, source_rows
-from distill_ray.explain.deciding import Comparison, StepNow, compare_functions
+from distill_ray.explain.deciding import Comparison, compare_functions
 from distill_ray.explain.difference import code_pieces
 from distill_ray.explain.explanation import DataChange, Explanation, Reuse, StepExplanation
 from distill_ray.explain.reason import Reason
@@ -46,8 +46,7 @@ class _Explaining:
         self._plan = plan
         self._store = store
         self._catalog = StoreCatalog(store)
-        now = {name: StepNow(record, plan.functions[name]) for name, record in plan.records.items()}
-        self._comparison = Comparison(now, self._catalog.last_runs(plan.pipeline))
+        self._comparison = Comparison(plan.now, self._catalog.last_runs(plan.pipeline))
         self._digests: dict[str, bytes | None] = {}
 
     def step(self, step: StepPlan) -> StepExplanation:

@@ -201,16 +201,9 @@ class Pipeline:
         return planned(self, parameters, use_cache, dataset, dataset_batch_size)[0]
 
     def explain(self, step: str | None = None, **arguments: Any) -> Explanation:
-        """Say at length why `run` would compute what it would, and what it would find; runs nothing.
+        """Say at length, of all steps or one, why `run` would compute what it would and what it would find.
 
-        Reads more of the cache than `plan` does.
-
-        Args:
-            step: one step only.
-            arguments: as for `plan`.
-
-        Raises:
-            ParameterError: there is no such step.
+        Takes further ``arguments`` as `plan` does, and reads more of the cache; runs nothing.
         """
         from distill_ray.pipeline.explaining import explain_plan
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from distill_ray.cache import paths
 from distill_ray.cache.manifest import Manifest
+from distill_ray.cache.records import RunRecord
 from distill_ray.cache.store import CacheStore
 from distill_ray.errors import StorageError
 from distill_ray.plan import Plan
@@ -63,16 +64,7 @@ class RunRecords:
 
     def _steps(self) -> dict[str, Any]:
         """The steps of the run: what a later plan compares its own with, to say what changed."""
-        steps = {
-            step.name: {
-                "class": step.function.class_name,
-                "function": step.function.signature,
-                "output_key": step.output_key,
-                "predecessors": list(self.plan.graph.predecessors(step.name)),
-            }
-            for step in self.plan.steps
-        }
-        return {"name": self.plan.pipeline, "run": self.run, "steps": steps}
+        return RunRecord(self.plan.pipeline, self.run, self.plan.records).to_json()
 
     def _write(self, path: str, record: Mapping[str, Any]) -> None:
         self._try(lambda store: store.write_record(path, record))

@@ -308,6 +308,15 @@ def test_a_run_that_did_not_finish_is_named(project: ExplainedProject) -> None:
     assert reason.startswith("unfinished: run ")
 
 
+def test_rows_that_failed_are_said_to_be_tried_again(project: ExplainedProject) -> None:
+    project.edit("f\"number {row['n']}\"", 'row["n"] // row["n"]')
+    project.edit('Label(name="label")', 'Label(name="label", on_error="skip") >> Sort(name="last")')
+    project.run()
+    for step in ("label", "last"):
+        (reason,) = project.reasons(step)
+        assert reason.startswith("failed: rows that failed in run ")
+
+
 def test_a_damaged_output_is_said_to_be(ran: ExplainedProject, cache_root: Path) -> None:
     for part in cache_root.glob("steps/Sort-*/parts/*.parquet"):
         part.unlink()
