@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from tests.cache.made_cache import (
     put_run,
     run_id,
 )
+from tests.cli.conftest import PIPELINE
 from tests.damage import flip
 from tests.gcs_server import GcsRoot
 
@@ -251,6 +254,63 @@ def test_amounts_without_a_known_unit_are_errors(option: str, value: str, capfd:
     assert "write it as" in capfd.readouterr().err
 
 
+SLOW = """\
+import time
+
+from distill_ray.pipeline import Pipeline
+from distill_ray.steps import LoadDataFromDicts, RuntimeParameter, Step, StepInput, StepOutput
+
+
+class Slow(Step):
+    factor: RuntimeParameter[int] = 1
+
+    @property
+    def inputs(self):
+        return ["n"]
+
+    @property
+    def outputs(self):
+        return ["m"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        time.sleep(0.05)
+        for row in inputs:
+            row["m"] = row["n"] * self.factor
+        yield inputs
+
+
+with Pipeline(name="slow") as pipeline:
+    load = LoadDataFromDicts(name="load", data=[{"n": n} for n in range(60)])
+    load >> Slow(name="slow", input_batch_size=2) >> Slow(name="last", factor=2, input_batch_size=4)
+"""
+
+
+def test_a_run_loses_nothing_to_the_sharpest_gc_beside_it(
+    script: Write, cache_root: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads an old output, writes parts and merges them, while all that is not in use is removed."""
+    monkeypatch.setenv("DISTILL_RAY_BEAT_SECONDS", "0.2")
+    monkeypatch.setenv("DISTILL_RAY_FLUSH_SECONDS", "0.05")
+    path = script(SLOW)
+    command = [sys.executable, "-m", "distill_ray", "run", str(path), *ON_SCRIPT, "--json"]
+    subprocess.run([*command, "--param", "slow.factor=7"], check=True, capture_output=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        collections = 0
+        while len(list(cache_root.glob("runs/*/heartbeat.json"))) < 2 and run.poll() is None:
+            time.sleep(0.01)
+        while run.poll() is None:
+            document(capfd, "gc", "--older-than", "0", "--max-size", "0", "--grace", "0")
+            collections += 1
+        assert run.stdout is not None
+        report = json.loads(run.stdout.read())
+    assert run.returncode == 0
+    assert collections > 2
+    assert report["distiset"] == {"default": {"train": 60}}
+    computed = {name: step["rows_computed"] for name, step in report["steps"].items()}
+    assert computed["slow"] == computed["last"] == 60, "each row once"
+    assert computed["load"] == 0
+
+
 # Removing by hand.
 
 
@@ -322,6 +382,23 @@ def test_compact_merges_what_many_runs_left(made: CacheStore, capfd: Capture) ->
     assert document(capfd, "compact", "--grace", "0")["merged"] == 5
     assert len(part_names(made)) == 1
     assert cache("verify", "--deep") == 0
+
+
+def test_what_many_runs_appended_is_found_as_before_once_it_is_merged(script: Write, capfd: Capture) -> None:
+    """A run for each five rows more: each adds a part to the same step function."""
+    scripts = {
+        count: script(PIPELINE.replace("range(20)", f"range({count})"), f"s{count}/cli_script.py")
+        for count in (5, 10, 15, 20)
+    }
+    for path in scripts.values():
+        assert rows_computed(path, capfd) > 0
+    merged = document(capfd, "compact", "--grace", "0")
+    assert (merged["merged"], merged["written"], merged["outputs"]) == (4, 1, 4)
+    assert cache("verify", "--deep") == 0
+    for path in scripts.values():
+        assert rows_computed(path, capfd) == 0
+    more = script(PIPELINE.replace("range(20)", "range(25)"), "s25/cli_script.py")
+    assert rows_computed(more, capfd) == 25 + 5, "the source anew, and five rows"
 
 
 def test_gc_removes_what_a_crashed_merge_left(made: CacheStore, capfd: Capture) -> None:
