@@ -118,13 +118,12 @@ class _Execution:
             name: read_stored_rows(store, self.manifests[name], self._threads)
             for name in followed - set(self._running)
         }
-        busy = settings.flight.busy if settings.flight else {}
-        awaited = {name: step for name, step in self._running.items() if step.output_key in busy}
-        self._watcher = Watcher(settings.flight, awaited, executor.submit) if settings.flight else None
+        flight = settings.flight
+        self._watcher = Watcher(flight, self._running, executor.submit) if flight else None
         self._scheduler = Scheduler(
             [self._spec(step) for step in self._running.values()],
             stored_units(self._running),
-            awaited=awaited,
+            awaited=self._watcher.awaited if self._watcher else (),
         )
 
     def _spec(self, plan: StepPlan) -> StepSpec:
@@ -149,18 +148,11 @@ class _Execution:
             self._do(self._scheduler.warm_up([n for n, s in self._running.items() if s.decision != "resume"]))
         if self._watcher:
             self._watcher.start()
-        self._tell_awaited()
         self._move_on()
         while not self._scheduler.finished:
             self._take(self._executor.next_event())
             self._move_on()
         self._conclude()
-
-    def _tell_awaited(self) -> None:
-        busy = self._settings.flight.busy if self._settings.flight else {}
-        for name, step in self._running.items():
-            if step.output_key in busy:
-                self._emit(StepAwaited(name, busy[step.output_key].holder))
 
     def _write_preimage(self, name: str) -> None:
         function = self._plan.functions[name]

@@ -6,7 +6,6 @@ the same time; the rows of each leave it in the order of its input, whatever the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE
@@ -14,6 +13,7 @@ from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Edge, Piece, Slice
 from distill_ray.engine.counting import compare, count
+from distill_ray.engine.dispatching import advance, compute
 from distill_ray.engine.messages import (
     Action,
     Committed,
@@ -25,14 +25,12 @@ from distill_ray.engine.messages import (
     ReleaseBlocks,
     ReplicaLost,
     ReplicaReady,
-    SendWork,
     StopRequested,
     UnitsFound,
-    Work,
     WorkDone,
     failure_of,
 )
-from distill_ray.engine.replicas import commit, flush_replicas, relieve, start_joining, start_replicas
+from distill_ray.engine.replicas import commit, flush_replicas, start_replicas
 from distill_ray.engine.row_flow import (
     emit,
     form_batches,
@@ -43,8 +41,7 @@ from distill_ray.engine.row_flow import (
     rows_ahead,
 )
 from distill_ray.engine.row_lookup import form_row_batches, look_again_for_rows
-from distill_ray.engine.sending import send_work
-from distill_ray.engine.step_state import Batch, Phase, StepSpec, StepState
+from distill_ray.engine.step_state import Phase, StepSpec, StepState
 
 
 class Scheduler:
@@ -270,7 +267,7 @@ class Scheduler:
             look_up_offsets(state, self.blocks)
             if not state.ended and not state.awaited:
                 yield from start_replicas(state)
-                yield from self._advance(state)
+                yield from advance(state, self.blocks)
         else:
             if state.spec.columns is None:
                 form_batches(state, self.blocks)
@@ -279,20 +276,12 @@ class Scheduler:
             if (problem := length_mismatch(state)) is not None:
                 self._fail(problem)
             if not state.awaited:
-                yield from self._compute(state)
+                yield from compute(state, self.blocks)
         # An output that another run computes is left to it to write.
         if self.failure is None and state.input_ended and state.all_emitted and not state.awaited:
             for edge in state.outputs:
                 edge.closed = True
             state.phase = Phase.FLUSHING
-
-    def _compute(self, state: StepState) -> Iterator[Action]:
-        if state.pending:
-            yield from start_replicas(state)
-        if state.to_join:
-            yield from start_joining(state)
-        yield from self._dispatch(state)
-        yield from self._dispatch_joins(state)
 
     def warm_up(self, steps: Sequence[str]) -> Iterator[Action]:
         """Start the replicas of steps that will surely compute, before their first rows are there.
@@ -301,52 +290,3 @@ class Scheduler:
         """
         for name in steps:
             yield from start_replicas(self.steps[name])
-
-    def _dispatch(self, state: StepState) -> Iterator[Action]:
-        while state.pending:
-            if self.blocks.are_full(state.spec.name):
-                yield from relieve(state)
-                return
-            replica = state.free_replica()
-            if replica is None:
-                return
-            more_to_come = not state.input_ended and state.replicas[replica].calls > 0
-            if len(state.pending) < state.pace.batches and more_to_come:
-                return
-            ready = sum(1 for each in state.replicas.values() if each.ready and not each.joins)
-            share = -(-len(state.pending) // ready)
-            yield self._send(state, replica, state.pending, min(state.pace.batches, share))
-
-    def _dispatch_joins(self, state: StepState) -> Iterator[Action]:
-        while state.to_join and (replica := state.free_replica(joins=True)) is not None:
-            if self.blocks.are_full(state.spec.name):
-                yield from relieve(state)
-                return
-            yield self._send(state, replica, state.to_join, 1)
-
-    def _send(self, state: StepState, replica: int, pending: deque[Batch], at_most: int) -> SendWork:
-        """Call a replica with the next batches, which must be of one purpose."""
-        batches = [pending.popleft()]
-        while len(batches) < at_most and pending and pending[0].purpose is batches[0].purpose:
-            batches.append(pending.popleft())
-        block = self.blocks.new(state.spec.name)
-        state.calls[block] = (replica, tuple(batches))
-        state.replicas[replica].calls += 1
-        return send_work(state.spec.name, replica, block, batches, self.blocks)
-
-    def _advance(self, state: StepState) -> Iterator[Action]:
-        if state.spec.max_batches and state.counters.batches_computed >= state.spec.max_batches:
-            state.ended = True
-            return
-        while True:
-            if self.blocks.are_full(state.spec.name):
-                yield from relieve(state)
-                return
-            replica = state.free_replica()
-            if replica is None or (state.spec.max_batches and state.calls):
-                return
-            block = self.blocks.new(state.spec.name)
-            state.calls[block] = (replica, ())
-            state.replicas[replica].calls += 1
-            work = Work(block, offset=state.offset, max_batches=state.spec.max_batches)
-            yield SendWork(state.spec.name, replica, work)

@@ -76,22 +76,28 @@ class Watcher:
 
     Args:
         flight: the run's leases.
-        steps: the steps, by name.
+        steps: the steps that are to run, by name.
         report: is given the events.
+
+    Attributes:
+        awaited: the steps that other runs compute.
     """
 
     def __init__(
         self, flight: SingleFlight, steps: Mapping[str, StepPlan], report: Callable[[Event], None]
     ) -> None:
         self._flight = flight
-        self._steps = dict(steps)
+        self.awaited = frozenset(name for name, step in steps.items() if step.output_key in flight.busy)
+        self._steps = {name: steps[name] for name in self.awaited}
         self._report = report
-        self._known = {name: {part.name for part, _ in step.indexes} for name, step in steps.items()}
+        self._known = {name: {part.name for part, _ in step.indexes} for name, step in self._steps.items()}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._go_on, name="distill-ray-watcher", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Say what is awaited, and begin."""
+        for name, step in self._steps.items():
+            self._report(UnitsFound(name, holder=self._flight.busy[step.output_key].holder))
         self._thread.start()
 
     def stop(self) -> None:

@@ -6,17 +6,21 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distill_ray.cache import paths
+from distill_ray.errors import ParameterError, StepError
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import LoadDataFromDicts, Step, StepInput
 from distill_ray.steps.base import GlobalStep
-from distill_ray.storage import LocalStorage
-from distill_ray.types import StepOutput
+from distill_ray.storage import open_storage
+from distill_ray.types import StepOutput, Unsigned
+from tests.gcs_server import GcsRoot
 
 SPAWN = multiprocessing.get_context("spawn")
 ROWS = 60
@@ -25,8 +29,9 @@ ROWS = 60
 class Work(Step):
     """Slow work, noted down row by row."""
 
-    log: str
-    seconds: float = 0.01
+    log: Unsigned[str]
+    seconds: Unsigned[float]
+    fail_at: Unsigned[int] = -1
     version = "1"
 
     @property
@@ -40,6 +45,8 @@ class Work(Step):
     def process(self, rows: StepInput) -> StepOutput:
         for row in rows:
             time.sleep(self.seconds)
+            if row["number"] == self.fail_at:
+                raise ValueError("no more")
             note(self.log, f"{self.name} {row['number']}")
             row["work"] = row["number"] * 2
         yield rows
@@ -51,10 +58,16 @@ class RowWork(Work):
     row_wise = True
 
 
+class MoreWork(RowWork):
+    """Other work."""
+
+    version = "2"
+
+
 class Total(GlobalStep):
     """All rows at once."""
 
-    log: str
+    log: Unsigned[str]
     version = "1"
 
     @property
@@ -71,38 +84,61 @@ def note(log: str, text: str) -> None:
         file.write(text.encode() + b"\n")
 
 
-def pipeline(root: Path, kind: type[Work], seconds: float = 0.01) -> Pipeline:
-    log = str(root.parent / "log")
-    with Pipeline("shared", cache_dir=root) as made:
-        load = LoadDataFromDicts(data=[{"number": number} for number in range(ROWS)], batch_size=10)
-        work = kind(name="work", log=log, seconds=seconds, input_batch_size=4)
-        more = kind(name="more", log=log, seconds=seconds, input_batch_size=6)
-        more.input_mappings = {"number": "work"}
-        more.output_mappings = {"work": "more"}
-        load >> work >> more >> Total(name="total", log=log)
+@dataclass(frozen=True)
+class Asked:
+    """What a run is to do.
+
+    Attributes:
+        root: URL of the cache root.
+        log: where work is noted down.
+        kind: the class of the steps that work.
+        storage_options: for the root.
+        seconds: that the work on a row takes.
+        fail_at: the row at which a step fails.
+        more: whether the pipeline has a step more.
+    """
+
+    root: str
+    log: str
+    kind: type[Work] = RowWork
+    storage_options: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.01
+    fail_at: int = -1
+    more: bool = False
+
+
+def pipeline(asked: Asked) -> Pipeline:
+    with Pipeline("shared", cache_dir=asked.root, storage_options=asked.storage_options) as made:
+        rows = [{"number": number} for number in range(ROWS)]
+        load = LoadDataFromDicts(name="load", data=rows, batch_size=10)
+        how = {"log": asked.log, "seconds": asked.seconds}
+        work = asked.kind(name="work", fail_at=asked.fail_at, input_batch_size=4, **how)
+        again = asked.kind(name="again", input_batch_size=6, **how)
+        again.input_mappings = {"number": "work"}
+        again.output_mappings = {"work": "again"}
+        load >> work >> again >> Total(name="total", log=asked.log)
+        if asked.more:
+            work >> MoreWork(name="more", input_batch_size=5, log=asked.log, seconds=0)
     return made
 
 
-def run_in_process(root: Path, kind: type[Work], out: Path, seconds: float) -> None:
-    made = pipeline(root, kind, seconds)
-    distiset = made.run(engine="inline", progress="none")
-    reported = distiset.report
-    lines = [f"sum {distiset['default']['train'][0]['total']}", f"repairs {len(reported.repairs)}"]
-    lines += [f"{name} {step.rows_computed}" for name, step in reported.steps.items()]
-    out.write_text("\n".join(lines))
+def run_in_process(asked: Asked, out: Path) -> None:
+    distiset = pipeline(asked).run(engine="inline", progress="none")
+    total = distiset["total" if asked.more else "default"]["train"][0]["total"]
+    out.write_text(f"{total} {len(distiset.report.repairs)}")
 
 
 class Runs:
     """Runs of the pipeline in processes of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "shared"
+    def __init__(self, folder: Path, root: str, storage_options: dict[str, Any]) -> None:
         self._folder = folder
+        self.asked = Asked(root, str(folder / "log"), storage_options=storage_options)
         self.processes: list[SpawnProcess] = []
 
-    def start(self, kind: type[Work], seconds: float = 0.01) -> SpawnProcess:
+    def start(self, **asked: Any) -> SpawnProcess:
         out = self._folder / f"out-{len(self.processes)}"
-        process = SPAWN.Process(target=run_in_process, args=(self.root, kind, out, seconds))
+        process = SPAWN.Process(target=run_in_process, args=(replace(self.asked, **asked), out))
         process.start()
         self.processes.append(process)
         return process
@@ -117,37 +153,118 @@ class Runs:
         log = self._folder / "log"
         return log.read_text().splitlines() if log.exists() else []
 
-    def results(self) -> list[dict[str, str]]:
-        """What each run that ended well came to."""
+    def results(self) -> list[str]:
+        """Sum and number of repairs of each run that ended well."""
         for process in self.processes:
             process.join(90)
             assert process.exitcode is not None
         done = [number for number, process in enumerate(self.processes) if process.exitcode == 0]
-        texts = [(self._folder / f"out-{number}").read_text() for number in done]
-        return [dict(line.split(" ") for line in text.splitlines()) for text in texts]
+        return [(self._folder / f"out-{number}").read_text() for number in done]
+
+    def leases(self) -> dict[str, int]:
+        return open_storage(self.asked.root, self.asked.storage_options).sizes(paths.LEASES_FOLDER)
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
-    monkeypatch.setenv("DISTILL_RAY_BEAT_SECONDS", "0.2")
+def runs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    monkeypatch.setenv("DISTILL_RAY_BEAT_SECONDS", "0.25")
     monkeypatch.setenv("DISTILL_RAY_FLUSH_SECONDS", "0.1")
-    runs = Runs(tmp_path)
+    if getattr(request, "param", "local") == "gcs":
+        root: GcsRoot = request.getfixturevalue("gcs_root")
+        runs = Runs(tmp_path, root.url, root.storage_options)
+    else:
+        runs = Runs(tmp_path, str(tmp_path / "shared"), {})
     yield runs
     for process in runs.processes:
         process.kill()
         process.join()
 
 
-TOTAL = str(sum(number * 2 for number in range(ROWS)))
+RIGHT = f"{sum(number * 2 for number in range(ROWS))} 0"
+
+everywhere = pytest.mark.parametrize("runs", ["local", "gcs"], indirect=True)
 
 
-@pytest.mark.parametrize("kind", [Work, RowWork])
-def test_two_runs_started_together_compute_each_unit_once_between_them(runs: Runs, kind: type[Work]) -> None:
-    runs.start(kind)
-    runs.start(kind)
-    results = runs.results()
-    assert [result["sum"] for result in results] == [TOTAL, TOTAL]
-    assert [result["repairs"] for result in results] == ["0", "0"]
+@pytest.mark.parametrize(
+    ("runs", "kind"), [("local", Work), ("local", RowWork), ("gcs", RowWork)], indirect=["runs"]
+)
+def test_runs_started_together_compute_each_unit_once_between_them(runs: Runs, kind: type[Work]) -> None:
+    for _ in range(3):
+        runs.start(kind=kind)
+    assert runs.results() == [RIGHT] * 3
     assert set(Counter(runs.noted()).values()) == {1}
     assert len(runs.noted()) == 2 * ROWS + 1
-    assert LocalStorage(str(runs.root)).sizes(paths.LEASES_FOLDER) == {}
+    assert runs.leases() == {}
+
+
+@everywhere
+def test_the_others_go_on_where_a_run_was_killed(runs: Runs) -> None:
+    first = runs.start(seconds=0.02)
+    runs.wait_for_work(5)
+    runs.start()
+    runs.start()
+    runs.wait_for_work(ROWS)
+    first.kill()
+    assert runs.results() == [RIGHT] * 2
+    repeated = sum(count - 1 for count in Counter(runs.noted()).values())
+    assert repeated <= 20, "what was made in the last tenth of a second, and a batch"
+    assert max(Counter(runs.noted()).values()) <= 2
+
+
+def test_the_others_go_on_where_a_run_failed(runs: Runs) -> None:
+    first = runs.start(seconds=0.02, fail_at=ROWS - 5)
+    runs.wait_for_work(5)
+    runs.start()
+    assert runs.results() == [RIGHT]
+    assert first.exitcode == 1
+    repeated = sum(count - 1 for count in Counter(runs.noted()).values())
+    assert repeated <= 3, "the batch that failed"
+
+
+def test_a_run_that_waits_takes_over_rows_as_they_come(runs: Runs) -> None:
+    runs.start(seconds=0.05)
+    runs.wait_for_work(5)
+    runs.start(more=True)
+    assert runs.results() == [RIGHT] * 2
+    steps = [line.split()[0] for line in runs.noted()]
+    assert Counter(steps) == {"work": ROWS, "again": ROWS, "more": ROWS, "total": 1}
+    assert steps.index("more") < len(steps) - 1 - steps[::-1].index("work")
+
+
+def test_a_run_can_refuse_to_wait(runs: Runs) -> None:
+    runs.start(seconds=0.05)
+    runs.wait_for_work(1)
+    told = r"'\w+'.*another run computes it: run \S+ on host \S+, pid \d+: "
+    with pytest.raises(StepError, match=told) as refused:
+        pipeline(runs.asked).run(engine="inline", progress="none", on_busy="fail")
+    assert f"pid {runs.processes[0].pid}" in str(refused.value)
+    assert runs.results() == [RIGHT]
+    assert set(Counter(runs.noted()).values()) == {1}
+
+
+def test_a_run_can_compute_what_another_one_computes(runs: Runs) -> None:
+    runs.start(seconds=0.1)
+    runs.wait_for_work(1)
+    pipeline(runs.asked).run(engine="inline", progress="none", on_busy="compute")
+    assert runs.processes[0].is_alive()
+    assert runs.results() == [RIGHT]
+    assert max(Counter(runs.noted()).values()) == 2
+
+
+def test_what_others_do_is_no_matter_where_nothing_stored_is_used(runs: Runs) -> None:
+    runs.start(seconds=0.1)
+    runs.wait_for_work(1)
+    pipeline(runs.asked).run(engine="inline", progress="none", use_cache=False)
+    assert runs.processes[0].is_alive()
+
+
+def test_on_busy_is_one_of_three(runs: Runs) -> None:
+    with pytest.raises(ParameterError, match="'wait', 'compute' or 'fail'"):
+        pipeline(runs.asked).run(engine="inline", on_busy="sulk")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "3600", "nan"])
+def test_beats_are_seconds(runs: Runs, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("DISTILL_RAY_BEAT_SECONDS", given)
+    with pytest.raises(ParameterError, match="DISTILL_RAY_BEAT_SECONDS must be a number of seconds"):
+        pipeline(runs.asked).run(engine="inline", progress="none")

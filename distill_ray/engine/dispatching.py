@@ -1,0 +1,76 @@
+"""Which replica is called next, and with how much: as much as replicas take and memory holds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from distill_ray.engine.blocks import Blocks
+from distill_ray.engine.messages import Action, SendWork, Work
+from distill_ray.engine.replicas import relieve, start_joining, start_replicas
+from distill_ray.engine.sending import send_work
+from distill_ray.engine.step_state import Batch, StepState
+
+
+def compute(state: StepState, blocks: Blocks) -> Iterator[Action]:
+    """Have a step's replicas, which are started where they are not there yet, do what is pending."""
+    if state.pending:
+        yield from start_replicas(state)
+    if state.to_join:
+        yield from start_joining(state)
+    yield from _dispatch(state, blocks)
+    yield from _dispatch_joins(state, blocks)
+
+
+def _dispatch(state: StepState, blocks: Blocks) -> Iterator[Action]:
+    while state.pending:
+        if blocks.are_full(state.spec.name):
+            yield from relieve(state)
+            return
+        replica = state.free_replica()
+        if replica is None:
+            return
+        more_to_come = not state.input_ended and state.replicas[replica].calls > 0
+        if len(state.pending) < state.pace.batches and more_to_come:
+            return
+        ready = sum(1 for each in state.replicas.values() if each.ready and not each.joins)
+        share = -(-len(state.pending) // ready)
+        yield _send(state, blocks, replica, state.pending, min(state.pace.batches, share))
+
+
+def _dispatch_joins(state: StepState, blocks: Blocks) -> Iterator[Action]:
+    while state.to_join and (replica := state.free_replica(joins=True)) is not None:
+        if blocks.are_full(state.spec.name):
+            yield from relieve(state)
+            return
+        yield _send(state, blocks, replica, state.to_join, 1)
+
+
+def _send(state: StepState, blocks: Blocks, replica: int, pending: deque[Batch], at_most: int) -> SendWork:
+    """Call a replica with the next batches, which must be of one purpose."""
+    batches = [pending.popleft()]
+    while len(batches) < at_most and pending and pending[0].purpose is batches[0].purpose:
+        batches.append(pending.popleft())
+    block = blocks.new(state.spec.name)
+    state.calls[block] = (replica, tuple(batches))
+    state.replicas[replica].calls += 1
+    return send_work(state.spec.name, replica, block, batches, blocks)
+
+
+def advance(state: StepState, blocks: Blocks) -> Iterator[Action]:
+    """Have a generator go on."""
+    if state.spec.max_batches and state.counters.batches_computed >= state.spec.max_batches:
+        state.ended = True
+        return
+    while True:
+        if blocks.are_full(state.spec.name):
+            yield from relieve(state)
+            return
+        replica = state.free_replica()
+        if replica is None or (state.spec.max_batches and state.calls):
+            return
+        block = blocks.new(state.spec.name)
+        state.calls[block] = (replica, ())
+        state.replicas[replica].calls += 1
+        work = Work(block, offset=state.offset, max_batches=state.spec.max_batches)
+        yield SendWork(state.spec.name, replica, work)
