@@ -51,7 +51,7 @@ from distill_ray.events import (
     StepFinished,
 )
 from distill_ray.plan import Plan, StepPlan
-from distill_ray.steps.base import BaseStep, GeneratorStep, Step, is_row_wise, kind_of
+from distill_ray.steps.base import GeneratorStep, Step, detached, is_row_wise, kind_of
 from distill_ray.steps.declared import declared_columns
 
 
@@ -243,7 +243,7 @@ class _Execution:
         step = self._plan.graph.steps[name]
         sources = {p: self._plan[p].function for p in (name, *self._plan.graph.predecessors(name))}
         return WorkerSetup(
-            step=_detached(step, name),
+            step=detached(step, name),
             function=self._plan[name].function,
             sources=sources,
             storage=self._store.storage,
@@ -346,14 +346,3 @@ class _Execution:
         if self._watcher:
             self._watcher.stop()
         self._threads.shutdown(wait=True)
-
-
-def _detached(step: BaseStep, name: str) -> BaseStep:
-    """A copy of the step that knows its name but not its pipeline: what a replica is given."""
-    copy = step.model_copy()
-    for attribute, value in (copy.__pydantic_private__ or {}).items():
-        if type(value) in (list, dict, set):  # what a replica gathers there is its own, in this process too
-            setattr(copy, attribute, value.copy())
-    copy.__dict__["pipeline"] = None
-    copy.__dict__["name"] = name
-    return copy

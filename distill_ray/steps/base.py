@@ -10,7 +10,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -22,6 +22,8 @@ from distill_ray.steps.tokens import metadata_tokens
 from distill_ray.types import Row, RuntimeParameter, StepColumns, Unsigned
 
 DEFAULT_BATCH_SIZE = 50
+
+StepT = TypeVar("StepT", bound="BaseStep")
 
 StepKind: TypeAlias = Literal["generator", "step", "global"]
 
@@ -52,6 +54,20 @@ def label_of(step: BaseStep) -> str:
 def kind_of(step: BaseStep) -> StepKind:
     """Whether a step makes rows, is given them batch by batch, or all at once."""
     return "generator" if step.is_generator else "global" if step.is_global else "step"
+
+
+def detached(step: StepT, name: str) -> StepT:
+    """Return a copy of a step that knows its name but not its pipeline, for those who run it.
+
+    What it gathers in lists, dicts and sets of its private attributes is its own, in this process too.
+    """
+    other = step.model_copy()
+    for attribute, value in (other.__pydantic_private__ or {}).items():
+        if type(value) in (list, dict, set):
+            setattr(other, attribute, value.copy())
+    other.__dict__["pipeline"] = None
+    other.__dict__["name"] = name
+    return other
 
 
 def is_row_wise(step: BaseStep) -> bool:

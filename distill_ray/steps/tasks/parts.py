@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from distill_ray.errors import ModelError
-from distill_ray.models.llm import LLM
-from distill_ray.steps.base import OnError, Step
+from distill_ray.steps.base import OnError, Step, detached
 from distill_ray.steps.tasks.answers import Answers
 from distill_ray.steps.tasks.task import Task, read, render
 from distill_ray.types import Batch, Row, StepColumns, StepInput, StepOutput
@@ -120,11 +119,10 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         name: its name in the pipeline.
         first_sample: the number of its first sample.
     """
-    alone = task.model_copy(update={"name": name, "pipeline": None, "llm": _unloaded(task.llm)})
     # What fails on the way must not shift rows against each other; in the end it is the task's own affair.
     on_error: OnError = "raise" if task.on_error == "raise" else "null"
     requests = RequestRows(
-        task=alone,
+        task=_without_model(task, name),
         first_sample=first_sample,
         input_mappings=task.input_mappings,
         input_batch_size=task.input_batch_size,
@@ -139,7 +137,7 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         use_cache=task.use_cache,
     )
     rows = ReadAnswers(
-        task=alone,
+        task=_without_model(task, name),
         input_mappings=task.input_mappings,
         output_mappings=task.output_mappings,
         input_batch_size=task.input_batch_size,
@@ -149,11 +147,11 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
     return requests, answers, rows
 
 
-def _unloaded(llm: LLM) -> LLM:
-    """Return a copy of a model that is there to be read, not to be asked: it takes no memory and no GPU."""
-    other = llm.model_copy()
-    other.__dict__.update(load=_nothing, unload=_nothing)
-    return other
+def _without_model(task: Task, name: str) -> Task:
+    """Return a copy of a task whose model is there to be read, not to be asked: loading it does nothing."""
+    llm = task.llm.model_copy()
+    llm.__dict__.update(load=_nothing, unload=_nothing)
+    return detached(task, name).model_copy(update={"llm": llm})
 
 
 def _nothing() -> None:

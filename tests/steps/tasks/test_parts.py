@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import ChatType
@@ -187,6 +187,20 @@ def test_private_attributes_of_the_task_are_signed(echo: Any) -> None:
         return [step_function(part).signature for part in parts_of(task, "t", first_sample=0)]
 
     assert [a == b for a, b in zip(signatures("a"), signatures("b"), strict=True)] == [False, True, False]
+
+
+def test_what_a_part_gathers_stays_in_it(echo: Any) -> None:
+    class Gathering(TextGeneration):
+        _seen: list[str] = PrivateAttr(default_factory=list)
+
+        def format_input(self, input: Row) -> ChatType:  # noqa: A002 - distilabel's name
+            self._seen.append(input["instruction"])
+            return super().format_input(input)
+
+    task = Gathering(llm=echo())
+    requests, _, reading = parts_of(task, "t", first_sample=0)
+    list(requests.process([{"instruction": "a"}]))
+    assert task._seen == reading.task._seen == []  # type: ignore[attr-defined]
 
 
 def test_a_class_with_a_process_of_its_own_is_row_wise_only_where_it_says_so() -> None:
