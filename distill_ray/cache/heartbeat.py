@@ -34,6 +34,7 @@ class Beat(BaseModel, frozen=True):
         run: the run's id.
         pipeline: the pipeline's name.
         outputs: keys of the outputs that the run reads or writes: none of them may be removed while it lives.
+        functions: signatures of the functions that it applies: their parts may be read, found and written.
         beat_seconds: seconds from one beat to the next.
         beat: how many went before.
         status: ``"ended"`` in the last one of a run that ended by itself, whatever it came to.
@@ -46,6 +47,7 @@ class Beat(BaseModel, frozen=True):
     run: str
     pipeline: str = ""
     outputs: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
     beat_seconds: BeatSeconds = BEAT_SECONDS
     beat: int = 0
     status: Literal["running", "ended"] = "running"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from distill_ray.cache import paths
 from distill_ray.cache.gc import InUse
 from distill_ray.cache.heartbeat import BEAT_SECONDS, Beat, read_heartbeat
-from distill_ray.cache.inventory import Damage, Root, read_record
+from distill_ray.cache.inventory import Root
 from distill_ray.cache.store import READERS
 from distill_ray.cache.watch import Watch
 
@@ -77,29 +77,16 @@ class RunWatcher:
         beat = self._watches[run].beat
         return beat.beat_seconds if beat else BEAT_SECONDS
 
-    def _in_use(self, live: dict[tuple[str, str], Root]) -> InUse:
-        beats = {run: self._watches[run].beat for run in live}
-        outputs = {key for beat in beats.values() if beat for key in beat.outputs}
-        functions: frozenset[str] | None = frozenset()
-        for (_, run), root in live.items():
-            beat = beats[_, run]
-            applied = _functions_of(root, run, beat.pipeline) if beat else None
-            functions = None if applied is None or functions is None else functions | applied
-        return InUse(frozenset(run for _, run in live), frozenset(outputs), functions)
+    def _in_use(self, live: Collection[tuple[str, str]]) -> InUse:
+        runs = frozenset(run for _, run in live)
+        beats = [self._watches[each].beat for each in live]
+        outputs = frozenset(key for beat in beats if beat for key in beat.outputs)
+        if not all(beat and beat.functions for beat in beats):
+            return InUse(runs, outputs, functions=None)
+        return InUse(runs, outputs, frozenset(name for beat in beats if beat for name in beat.functions))
 
 
 def _runs(roots: Iterable[Root]) -> dict[tuple[str, str], Root]:
     return {
         (root.place, run): root for root in roots for run in root.store.storage.folders(paths.RUNS_FOLDER)
     }
-
-
-def _functions_of(root: Root, run: str, pipeline: str) -> frozenset[str] | None:
-    """The functions that a run applies, as it noted when it began; None where a later run noted its own."""
-    record = read_record(root.store, paths.latest_record(pipeline))
-    if record is None or isinstance(record, Damage) or record.get("run") != run:
-        return None
-    try:
-        return frozenset(step["function"] for step in record["steps"].values())
-    except (LookupError, TypeError, AttributeError):
-        return None

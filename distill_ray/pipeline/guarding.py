@@ -86,10 +86,14 @@ def guarded(on_busy: OnBusy, catalog: StoreCatalog, plan: Plan, run: str) -> Ite
         return
     storage = _written_to(catalog.store.storage)
     seconds = beat_seconds()
-    outputs = tuple(step.output_key for step in plan.steps)
-    heartbeat = Heartbeat(
-        storage, Beat(run=run, pipeline=plan.pipeline, outputs=outputs, beat_seconds=seconds)
+    first = Beat(
+        run=run,
+        pipeline=plan.pipeline,
+        outputs=tuple(step.output_key for step in plan.steps),
+        functions=tuple(step.function.signature for step in plan.steps),
+        beat_seconds=seconds,
     )
+    heartbeat = Heartbeat(storage, first)
     heartbeat.start()
     flight = None
     try:

@@ -117,16 +117,17 @@ def put_dead_heartbeat(store: CacheStore, run: str) -> None:
 
 @contextmanager
 def live_run(
-    store: CacheStore, outputs: Sequence[str] = (), functions: Sequence[FunctionId] | None = (FUNCTION,)
+    store: CacheStore, outputs: Sequence[str] = (), functions: Sequence[FunctionId] = (FUNCTION,)
 ) -> Iterator[str]:
-    """A run that lives while the context does, and applies these functions; None: it does not say which."""
-    run, pipeline = run_id(), f"pipeline-{secrets.token_hex(4)}"
-    if functions is not None:
-        steps = {function.class_name: {"function": function.signature} for function in functions}
-        record = {"name": pipeline, "run": run, "steps": steps}
-        store.storage.publish(paths.latest_record(pipeline), json.dumps(record).encode())
-    keys = tuple(key(name) for name in outputs)
-    heart = Heartbeat(store.storage, Beat(run=run, pipeline=pipeline, outputs=keys, beat_seconds=BEAT))
+    """A run that lives while the context does, and says that it applies these functions."""
+    run = run_id()
+    first = Beat(
+        run=run,
+        outputs=tuple(key(name) for name in outputs),
+        functions=tuple(function.signature for function in functions),
+        beat_seconds=BEAT,
+    )
+    heart = Heartbeat(store.storage, first)
     heart.start()
     try:
         yield run

@@ -197,7 +197,7 @@ def test_a_run_that_begins_between_the_phases_keeps_the_parts_until_it_ends(stor
 
 
 def test_a_live_runs_own_parts_stay_whatever_is_asked(store: CacheStore) -> None:
-    with live_run(store, functions=[]) as run:
+    with live_run(store, functions=[OTHER]) as run:
         part = put_part(store, run)
         collect(store, max_size=0)
         assert part_names(store) == {part.name}
@@ -251,7 +251,7 @@ def test_what_writes_left_goes_unless_one_may_still_be_under_way(store: CacheSto
     put_part(store, run_id())
     left = Path(store.storage.url, FUNCTION.parts_folder, ".tmp-0123")
     left.write_bytes(b"half a part")
-    with live_run(store, functions=[]):
+    with live_run(store, functions=[OTHER]):
         collect(store)
         assert left.exists()
         assert sweep(store, time.time() + 3601).removed == 1

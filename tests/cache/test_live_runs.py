@@ -38,8 +38,8 @@ def test_a_run_that_ended_or_was_killed_or_left_no_heartbeat_does_not_live(store
     assert look(store) == InUse()
 
 
-def test_of_a_run_that_noted_no_functions_any_may_be_in_use(store: CacheStore) -> None:
-    with live_run(store, functions=None):
+def test_of_a_run_that_does_not_say_which_functions_it_applies_any_may_be_in_use(store: CacheStore) -> None:
+    with live_run(store, functions=()):
         in_use = look(store)
     assert in_use.functions is None
     assert in_use.uses("any")
