@@ -13,7 +13,9 @@ from distill_ray.events import (
     RunFinished,
     RunStarted,
     RunStopping,
+    RunUnguarded,
     StepAdvanced,
+    StepAwaited,
     StepFailed,
     StepFinished,
 )
@@ -39,10 +41,13 @@ class LineProgress:
 
     def __call__(self, event: RunEvent) -> None:
         """Take in an event of the run."""
+        waited = isinstance(event, StepAwaited) and bool(self._run.steps[event.step].holder)
         self._run.listen(event)
         if isinstance(event, StepAdvanced):
             self._say_now_and_then(event.step)
             return
+        if isinstance(event, StepAwaited) and waited == bool(event.holder):
+            return  # how far that run is, is said now and then
         for line in self._lines(event):
             self._say(line)
 
@@ -54,6 +59,15 @@ class LineProgress:
         elif isinstance(event, ReplicaUp):
             step = self._run.steps[event.step]
             yield f"{event.step}: {step.replicas} of {step.decided.replicas} replicas up"
+        elif isinstance(event, StepAwaited):
+            step = self._run.steps[event.step]
+            yield (
+                step_line(step, self._clock())
+                if event.holder
+                else f"{event.step}: waits for no other run any more"
+            )
+        elif isinstance(event, RunUnguarded):
+            yield f"note: {event.reason}"
         elif isinstance(event, StepFinished):
             yield f"{event.step}: finished, {event.rows:,} rows"
         elif isinstance(event, StepFailed):

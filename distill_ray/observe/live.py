@@ -16,7 +16,7 @@ from rich.text import Text
 from distill_ray.events import RunEvent, RunFinished, RunStarted
 from distill_ray.observe.lines import STOPPING
 from distill_ray.observe.standing import RunStanding, StepStanding
-from distill_ray.observe.summary import rate_text, rows_text, summary_lines
+from distill_ray.observe.summary import rate_text, rows_text, summary_lines, waiting_text
 
 REFRESHES_PER_SECOND = 4
 """A thread of its own draws; events only change numbers, whatever their rate."""
@@ -111,7 +111,7 @@ def _columns(steps: list[StepStanding], now: float) -> list[_Column]:
         _Column("reused", 4, [f"{step.advanced.rows_reused:,}" for step in steps], right=True),
         _Column("computed", 4, [f"{step.advanced.rows_computed:,}" for step in steps], right=True),
         _Column("replicas", 5, [_replicas(step) for step in steps], right=True),
-        _Column("reason", 6, [step.decided.reason for step in steps]),
+        _Column("reason", 6, [waiting_text(step) if step.holder else step.decided.reason for step in steps]),
     ]
 
 

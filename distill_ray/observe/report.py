@@ -13,7 +13,9 @@ from distill_ray.events import (
     RunFinished,
     RunRepaired,
     RunStarted,
+    RunUnguarded,
     StepAdvanced,
+    StepAwaited,
     StepDecided,
     StepFailed,
 )
@@ -53,6 +55,7 @@ class StepReport(BaseModel):
         input_tokens: tokens that models read in this run.
         output_tokens: tokens that models wrote in this run.
         failures: what went wrong, in words.
+        waited_for: the other run that computed it, and how far that was when it was last seen, in words.
         divergent: digests of the rows that another run made of the same, and of those that this run made.
     """
 
@@ -76,6 +79,7 @@ class StepReport(BaseModel):
     input_tokens: int = 0
     output_tokens: int = 0
     failures: list[str] = Field(default_factory=list)
+    waited_for: str = ""
     divergent: str = ""
 
 
@@ -89,6 +93,7 @@ class RunReport(BaseModel):
         status: ``running``, ``complete``, ``failed`` or ``interrupted``.
         seconds: wall time.
         error: why it did not complete.
+        unguarded: why other runs may have computed the same at the same time; empty: they have not.
         repairs: stored rows that were found gone or damaged, and computed again.
         steps: by name.
     """
@@ -101,6 +106,7 @@ class RunReport(BaseModel):
     status: str = "running"
     seconds: float = 0.0
     error: str = ""
+    unguarded: str = ""
     repairs: list[str] = Field(default_factory=list)
     steps: dict[str, StepReport] = Field(default_factory=dict)
     _done_before: dict[str, StepReport] = PrivateAttr(default_factory=dict)
@@ -125,18 +131,26 @@ class RunReport(BaseModel):
                 )
                 for decided in event.steps
             }
-        elif isinstance(event, ReplicaUp):
+        elif isinstance(event, RunUnguarded):
+            self.unguarded = event.reason
+        elif isinstance(event, RunFinished):
+            self.status, self.seconds, self.error = event.status, event.seconds, event.error
+        else:
+            self._listen_to_step(event)
+
+    def _listen_to_step(self, event: RunEvent) -> None:
+        if isinstance(event, ReplicaUp):
             self.steps[event.step].replicas += 1
         elif isinstance(event, StepAdvanced):
             self._advance(event)
+        elif isinstance(event, StepAwaited):
+            self.steps[event.step].waited_for = event.holder or self.steps[event.step].waited_for
         elif isinstance(event, StepFailed):
             self.steps[event.step].failures.append(event.message)
         elif isinstance(event, RowsFailed):
             self.steps[event.step].failures.append(f"{_rows(event)}: {event.message}")
         elif isinstance(event, Divergent):
             self.steps[event.step].divergent = f"kept {event.kept} of run {event.kept_of}, made {event.made}"
-        elif isinstance(event, RunFinished):
-            self.status, self.seconds, self.error = event.status, event.seconds, event.error
 
     def _advance(self, event: StepAdvanced) -> None:
         step, before = self.steps[event.step], self._done_before.get(event.step)

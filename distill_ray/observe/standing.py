@@ -14,6 +14,7 @@ from distill_ray.events import (
     RunStarted,
     RunStopping,
     StepAdvanced,
+    StepAwaited,
     StepDecided,
     StepFailed,
     StepFinished,
@@ -36,6 +37,7 @@ class StepStanding:
         replicas: replicas that have come up.
         rows_total: rows it is going to take, once that is known.
         failure: what went wrong.
+        holder: which other run computes it, in words; empty: none does.
         ended: when it was done or failed, by the clock.
     """
 
@@ -45,6 +47,7 @@ class StepStanding:
     replicas: int = 0
     rows_total: int | None = None
     failure: str = ""
+    holder: str = ""
     ended: float | None = None
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -105,6 +108,8 @@ class RunStanding:
             step.replicas += 1
             step.state = "running"
             step.sample(self._clock())
+        elif isinstance(event, StepAwaited):
+            self.steps[event.step].holder = event.holder
         elif isinstance(event, StepFinished):
             self._end(event.step, "done")
             self._tell_totals()

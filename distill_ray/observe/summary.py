@@ -19,8 +19,15 @@ def rate_text(step: StepStanding, now: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
+def waiting_text(step: StepStanding) -> str:
+    """For whom a step waits that another run computes."""
+    return f"waits for {step.holder}"
+
+
 def step_line(step: StepStanding, now: float) -> str:
     """How a running step stands, in one line."""
+    if step.holder:
+        return f"{step.name}: {rows_text(step)} rows, {waiting_text(step)}"
     advanced = step.advanced
     parts = [f"{rows_text(step)} rows"]
     if rate := rate_text(step, now):

@@ -12,6 +12,8 @@ from distill_ray.events import (
     RunEvent,
     RunFinished,
     RunStopping,
+    RunUnguarded,
+    StepAwaited,
     StepFailed,
     StepFinished,
 )
@@ -70,6 +72,30 @@ def test_lines_come_seldom_in_a_run_that_takes_long() -> None:
         clock.wait(1)
         progress(advanced("work", tick, tick))
     assert stream.getvalue().count("rows/s") < 24 * 60 + 60
+
+
+def test_a_step_that_another_run_computes_says_so_first_now_and_then_and_at_the_end_of_it() -> None:
+    stream, clock = io.StringIO(), Clock()
+    progress = LineProgress(stream, clock)
+    progress(started(loading(), working()))
+    for tick in range(12):
+        progress(StepAwaited("work", f"run r0 on host h, pid 7: {tick} rows of step 'w'"))
+        progress(advanced("work", tick, tick, reused=tick))
+        clock.wait(1)
+    progress(StepAwaited("work", ""))
+    lines = [line.partition("s] ")[2] for line in stream.getvalue().splitlines() if "wait" in line]
+    assert lines == [
+        "work: 0 rows, waits for run r0 on host h, pid 7: 0 rows of step 'w'",
+        "work: 5 rows, waits for run r0 on host h, pid 7: 5 rows of step 'w'",
+        "work: 10 rows, waits for run r0 on host h, pid 7: 10 rows of step 'w'",
+        "work: waits for no other run any more",
+    ]
+
+
+def test_that_nothing_guards_a_run_is_said() -> None:
+    assert said(started(loading()), RunUnguarded("others may compute it too"))[-1] == (
+        "note: others may compute it too"
+    )
 
 
 def test_the_end_says_of_each_step_what_was_reused_and_what_computed() -> None:

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from distill_ray.errors import StepError
+from distill_ray.events import RunUnguarded, StepAwaited
 from distill_ray.observe.report import RunReport, StepReport
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import LoadDataFromDicts, Step, StepInput, StepOutput
 from distill_ray.types import RuntimeParameter
+from tests.observe.events_of_a_run import loading, started, working
 
 FIELDS = [
     "decision", "reason", "class_name", "function", "output_key", "rows_in", "rows_out", "rows_reused",
-    "rows_computed", "batches_computed", "rows_failed", "rows_checked", "rows_differing", "replicas", "seconds",
-    "input_tokens", "output_tokens", "failures", "divergent",
+    "rows_computed", "batches_computed", "rows_failed", "rows_checked", "rows_differing", "replicas",
+    "seconds", "input_tokens", "output_tokens", "failures", "waited_for", "divergent",
 ]  # fmt: skip
 
 
@@ -62,6 +64,17 @@ def record(root: Path, report: RunReport | None = None) -> dict[str, Any]:
 
 def test_a_step_has_exactly_the_fields_that_are_promised() -> None:
     assert list(StepReport.model_fields) == FIELDS
+
+
+def test_for_whom_a_step_waited_is_kept() -> None:
+    report = RunReport()
+    report.listen(started(loading(), working()))
+    report.listen(StepAwaited("work", "run r0 on host h, pid 7: 3 rows of step 'w'"))
+    report.listen(StepAwaited("work", ""))
+    report.listen(RunUnguarded("others may compute it too"))
+    assert report.steps["load"].waited_for == ""
+    assert report.steps["work"].waited_for == "run r0 on host h, pid 7: 3 rows of step 'w'"
+    assert report.unguarded == "others may compute it too"
 
 
 def test_what_was_computed_is_counted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distill_ray.events import ReplicaUp, RunStopping, StepFailed, StepFinished
+from distill_ray.events import ReplicaUp, RunStopping, StepAwaited, StepFailed, StepFinished
 from distill_ray.observe.standing import RATE_SECONDS, RunStanding
 from tests.observe.events_of_a_run import Clock, advanced, loading, started, working
 
@@ -43,6 +43,15 @@ def test_a_step_waits_runs_and_is_done() -> None:
         states.append(run.steps["work"].state)
     assert states == ["waiting", "running", "running", "done"]
     assert run.steps["work"].replicas == 2
+
+
+def test_a_step_waits_for_another_run_until_that_computes_it_no_more() -> None:
+    run = RunStanding()
+    run.listen(started(loading(), working()))
+    run.listen(StepAwaited("work", "run r0"))
+    assert run.steps["work"].holder == "run r0"
+    run.listen(StepAwaited("work", ""))
+    assert run.steps["work"].holder == ""
 
 
 def test_a_failure_is_kept_with_its_step() -> None:
