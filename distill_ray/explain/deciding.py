@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import FunctionRecord, LastRuns, RunRecord, StepRecord
-from distill_ray.explain.difference import function_reasons
+from distill_ray.explain.difference import function_reasons, listed
 from distill_ray.explain.reason import Reason
 from distill_ray.steps.signing import StepFunction
 
@@ -108,14 +109,23 @@ class Comparison:
 
     def upstream(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> Reason | None:
         """Where it begins that the step is given other rows than before, if it is."""
-        roots = self._roots(name)
+        roots = self._roots[name]
         if not roots:
             return None
-        told = [f"'{root}' ({_kinds(own.get(root, ()))})" for root in roots]
-        return Reason("upstream", ", ".join(told), steps=roots)
+        return Reason(
+            "upstream", listed([f"'{root}' ({_kinds(own.get(root, ()))})" for root in roots]), steps=roots
+        )
 
-    def _roots(self, name: str) -> tuple[str, ...]:
-        """The steps above that are not what they were: new ones, and those whose function changed."""
+    @cached_property
+    def _roots(self) -> Mapping[str, tuple[str, ...]]:
+        """For each step those above it that are not what they were, the nearest ones first."""
+        roots: dict[str, tuple[str, ...]] = {}
+        for name in self._now:  # each after its predecessors
+            roots[name] = self._roots_of(name, roots)
+        return roots
+
+    def _roots_of(self, name: str, above: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """New steps, and those whose function changed."""
         before, sources = self.before(name), self._now[name].record.predecessors
         if before is None:
             return ()
@@ -125,7 +135,7 @@ class Comparison:
             if known is None or self.changed(source):
                 roots[source] = None
             if known is not None and known.output_key != self._now[source].record.output_key:
-                roots.update(dict.fromkeys(self._roots(source)))
+                roots.update(dict.fromkeys(above[source]))
         if not roots and len(before.predecessors) != len(sources):
             roots.update(dict.fromkeys(sources))
         return tuple(roots)

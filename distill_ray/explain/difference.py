@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,7 +88,7 @@ def function_reasons(
             reasons.append(_code_reason(found, code_pieces(old_code, new_code)))
         elif found:
             texts = [data_text(c) if kind == "data" else change_text(c) for c in found]
-            reasons.append(Reason(kind, _listed(texts), changes=tuple(found)))
+            reasons.append(Reason(kind, listed(texts), changes=tuple(found)))
     return tuple(reasons)
 
 
@@ -113,7 +113,7 @@ def _code_reason(found: Iterable[Change], pieces: tuple[CodePiece, ...]) -> Reas
     names = tuple(piece.name for piece in pieces)
     if not names and not told:
         told = ["what the names in it stand for"]
-    return Reason("code", _listed([*names, *told]), changes=tuple(found), code=names)
+    return Reason("code", listed([*names, *told]), changes=tuple(found), code=names)
 
 
 def change_text(change: Change) -> str:
@@ -153,7 +153,8 @@ def _value_text(described: Any) -> str:
     return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 3]}..."
 
 
-def _listed(texts: list[str]) -> str:
+def listed(texts: Sequence[str]) -> str:
+    """The first texts, and how many more there are."""
     texts = list(dict.fromkeys(texts))
     more = len(texts) - SHOWN
     return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +292,18 @@ def test_trying_leaves_nothing_in_the_cache(ran: Project, cache_root: Path) -> N
     ran.edit("return number * 3", "return number * 4")
     bless(ran, "measure", code=2)
     assert sorted(cache_root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("answer", "blessed"), [("y", True), ("n", False)])
+def test_on_a_terminal_it_asks(ran: Project, answer: str, blessed: bool) -> None:
+    ran.edit("return number * 3", "return number * 4")
+    command = [sys.executable, "-m", "distill_ray", "cache", "bless", ran.script(), "measure"]
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "w") as keyboard:
+        keyboard.write(f"{answer}\n")
+        keyboard.flush()
+        done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=60, check=False)
+        os.close(theirs)
+    assert "Bless 'measure' nevertheless?" in done.stdout
+    assert (done.returncode, "Blessed: 'measure'" in done.stdout) == ((0, True) if blessed else (2, False))
+    assert (ran.plan() == HITS) is blessed
