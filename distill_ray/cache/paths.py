@@ -64,7 +64,7 @@ class FunctionId:
 
 
 def function_in(folder: str) -> FunctionId | None:
-    """Name the function whose folder, right below ``steps``, has this name; None where the name was changed."""
+    """Name the function of this folder, right below ``steps``; None where its class's name was changed."""
     class_name, _, signature = folder.rpartition("-")
     function = FunctionId(class_name, signature)
     return function if function.folder == f"{STEPS_FOLDER}/{folder}" else None
