@@ -123,7 +123,9 @@ class Plan:
     def records(self) -> dict[str, StepRecord]:
         """What is remembered of the steps for later plans, by name, each after its predecessors."""
         return {
-            step.name: StepRecord(step.function, step.output_key, self.graph.predecessors(step.name))
+            step.name: StepRecord(
+                step.function, step.output_key, self.graph.predecessors(step.name), step.output_limit
+            )
             for step in self.steps
         }
 

@@ -23,11 +23,13 @@ class StepRecord:
         function: the step function.
         output_key: what named its output.
         predecessors: the steps whose rows flowed into it.
+        limit: the bound on what it made for each unit, where it has one.
     """
 
     function: FunctionId
     output_key: str
     predecessors: tuple[str, ...]
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class RunRecord:
                 "function": step.function.signature,
                 "output_key": step.output_key,
                 "predecessors": list(step.predecessors),
+                "limit": step.limit,
             }
             for name, step in self.steps.items()
         }
@@ -66,7 +69,10 @@ class RunRecord:
         """
         steps = {
             name: StepRecord(
-                FunctionId(step["class"], step["function"]), step["output_key"], tuple(step["predecessors"])
+                FunctionId(step["class"], step["function"]),
+                step["output_key"],
+                tuple(step["predecessors"]),
+                step["limit"],
             )
             for name, step in record["steps"].items()
         }

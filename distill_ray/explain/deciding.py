@@ -12,8 +12,9 @@ from typing import Protocol, TypeAlias
 
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import FunctionRecord, LastRuns, RunRecord, StepRecord
-from distill_ray.explain.difference import function_reasons, listed
+from distill_ray.explain.difference import change_text, function_reasons, listed
 from distill_ray.explain.reason import Reason
+from distill_ray.signature.compare import Change
 from distill_ray.steps.signing import StepFunction
 
 AtOnce: TypeAlias = Callable[[Callable[[str], tuple[Reason, ...]], list[str]], list[tuple[Reason, ...]]]
@@ -107,6 +108,14 @@ class Comparison:
         before = self.before(name)
         return before is not None and before.function != self._now[name].record.function
 
+    def other_limit(self, name: str) -> Reason | None:
+        """The bound on what it makes for each unit, which is not part of its function, is another one."""
+        before, limit = self.before(name), self._now[name].record.limit
+        if before is None or before.limit == limit:
+            return None
+        change = Change("output_limit", before.limit, limit)
+        return Reason("config", change_text(change), changes=(change,))
+
     def upstream(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> Reason | None:
         """Where it begins that the step is given other rows than before, if it is."""
         roots = self._roots[name]
@@ -132,7 +141,7 @@ class Comparison:
         roots: dict[str, None] = {}
         for source in sources:
             known = self.before(source)
-            if known is None or self.changed(source):
+            if known is None or self.changed(source) or self.other_limit(source):
                 roots[source] = None
             if known is not None and known.output_key != self._now[source].record.output_key:
                 roots.update(dict.fromkeys(above[source]))
@@ -195,8 +204,8 @@ def compare_functions(before: FunctionRecord | None, now: StepFunction) -> tuple
 def _reasons(name: str, comparison: Comparison, own: Mapping[str, tuple[Reason, ...]]) -> tuple[Reason, ...]:
     if comparison.before(name) is None:
         return (Reason("first run", "first run in this pipeline"),)
-    above = comparison.upstream(name, own)
-    found = (*own.get(name, ()), *((above,) if above else ()))
+    others = (comparison.other_limit(name), comparison.upstream(name, own))
+    found = (*own.get(name, ()), *(reason for reason in others if reason))
     return found or (Reason("unknown", "another output of it is stored, not the one that is wanted"),)
 
 

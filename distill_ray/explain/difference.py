@@ -118,7 +118,7 @@ def _code_reason(found: Iterable[Change], pieces: tuple[CodePiece, ...]) -> Reas
 
 def change_text(change: Change) -> str:
     """``llm.generation_kwargs.temperature: 0.7 -> 0.8``."""
-    path = change.path.removeprefix(_TASK)
+    path = change.path.removeprefix(_TASK).replace("_state.", "")
     return f"{path}: {_value_text(change.old)} -> {_value_text(change.new)}"
 
 

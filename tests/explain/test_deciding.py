@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 from distill_ray.cache.paths import FunctionId
@@ -105,3 +106,17 @@ def test_the_many_ways_through_a_ladder_are_not_gone_one_by_one() -> None:
     reason = comparison.upstream("left40", {})
     assert reason is not None
     assert reason.steps == ("load",)
+
+
+def test_another_limit_is_a_parameter_though_the_function_is_the_same() -> None:
+    records = steps(CHAIN)
+    before = {**records, "ask": replace(records["ask"], limit=32, output_key="32")}
+    now = {**records, "ask": replace(records["ask"], limit=64, output_key="64")}
+    now["judge"] = replace(now["judge"], output_key="another")
+    comparison = Comparison(now_of(now), LastRuns(None, run_of(before)))
+    reason = comparison.other_limit("ask")
+    assert reason is not None
+    assert str(reason) == "CONFIG: output_limit: 32 -> 64"
+    above = comparison.upstream("judge", {})
+    assert above is not None
+    assert above.steps == ("ask",)

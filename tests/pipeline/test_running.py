@@ -49,12 +49,14 @@ def test_the_steps_of_a_run_are_remembered_under_the_pipelines_name(cache_root: 
                     "function": plan["load"].function.signature,
                     "output_key": plan["load"].output_key,
                     "predecessors": [],
+                    "limit": None,
                 },
                 "add": {
                     "class": "Add",
                     "function": plan["add"].function.signature,
                     "output_key": plan["add"].output_key,
                     "predecessors": ["load"],
+                    "limit": None,
                 },
             },
         }
