@@ -29,7 +29,12 @@ def form_row_batches(state: StepState, blocks: Blocks) -> Iterator[ReadKeys]:
         if window is None:
             break
         if state.awaited and None in window.found:
-            return
+            known = window.found.index(None)
+            if not known:
+                return
+            window, state.window = _divided(state, window, known)
+            _take_over(state, blocks, window, window.wholes)
+            continue
         keys = _keys(state, blocks, window)
         if keys is None:
             yield from _ask_for_keys(state, blocks, window.slices[0][0].block)
@@ -72,6 +77,25 @@ def look_again_for_rows(state: StepState) -> None:
             each or state.stored.take_whole(whole)
             for each, whole in zip(state.window.found, wholes, strict=True)
         ]
+
+
+def _divided(state: StepState, window: Window, rows: int) -> tuple[Window, Window]:
+    """A window's first rows, and those after them."""
+
+    def part(start: int, end: int) -> Window:
+        strides = [state.spec.stride(number) * DIGEST_SIZE for number in range(len(window.digests))]
+        return Window(
+            first_row=window.first_row + start,
+            slices=_cut(state, window, start, end),
+            digests=tuple(
+                digests[start * stride : end * stride]
+                for digests, stride in zip(window.digests, strides, strict=True)
+            ),
+            wholes=window.wholes[start * DIGEST_SIZE : end * DIGEST_SIZE],
+            found=window.found[start:end],
+        )
+
+    return part(0, rows), part(rows, len(window.found))
 
 
 def _keys(state: StepState, blocks: Blocks, window: Window) -> bytes | None:
