@@ -20,7 +20,7 @@ def test_the_quickstart_computes_once_and_then_needs_no_ray(shell: Shell) -> Non
     first = shell.run(sys.executable, QUICKSTART)
     assert first.returncode == 0, first.stderr
     assert "'instruction': 'How much is 2+2?', 'generation': " in first.stdout
-    assert "pipeline 'quickstart': complete, 0 rows reused, 2 computed" in first.stderr
+    assert "pipeline 'quickstart': complete, 0 rows reused, 4 computed" in first.stderr
 
     second = shell.run(sys.executable, "-X", "importtime", QUICKSTART)
     assert second.returncode == 0, second.stderr
@@ -38,8 +38,8 @@ def test_the_demos_second_run_computes_nothing_and_takes_under_two_seconds(shell
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout)
     assert len(record["rows"]) == 6
-    assert record["steps"]["generation"]["rows_computed"] == 6
-    assert record["steps"]["generation"]["output_tokens"] > 6
+    assert record["steps"]["generation/answer"]["rows_computed"] == 6
+    assert record["steps"]["generation/answer"]["output_tokens"] > 6
 
     started = time.monotonic()
     second = shell.distill_ray("demo", "--param", "generation.llm.generation_kwargs.max_new_tokens=8")
