@@ -11,6 +11,7 @@ from distill_ray.cli.script import load_pipeline
 
 if TYPE_CHECKING:
     from distill_ray.distiset import Distiset
+    from distill_ray.pipeline.guarding import OnBusy
     from distill_ray.pipeline.running import Engine
 
 
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where steps run; inline is this process, where breakpoints work.",
 )
-def run(script: str, engine: Engine, options: Options) -> Record:
+@click.option(
+    "--on-busy",
+    type=click.Choice(["wait", "compute", "fail"]),
+    default="wait",
+    show_default=True,
+    help="What to do about steps that another run computes at this moment.",
+)
+def run(script: str, engine: Engine, on_busy: OnBusy, options: Options) -> Record:
     """Run the pipeline of SCRIPT, computing what the cache does not hold yet.
 
     The pipeline is made at SCRIPT's top level; what stands under `if __name__ == "__main__"` is not run.
@@ -37,7 +45,7 @@ def run(script: str, engine: Engine, options: Options) -> Record:
     """
     pipeline = load_pipeline(script, options.cache_dir)
     parameters = parse_parameters(pipeline, options.params)
-    distiset = pipeline.run(parameters, use_cache=options.use_cache, engine=engine)
+    distiset = pipeline.run(parameters, use_cache=options.use_cache, engine=engine, on_busy=on_busy)
     if not options.as_json:
         click.echo(repr(distiset))
     return run_record(distiset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -229,6 +230,35 @@ def test_a_run_that_waits_takes_over_rows_as_they_come(runs: Runs) -> None:
     steps = [line.split()[0] for line in runs.noted()]
     assert Counter(steps) == {"work": ROWS, "again": ROWS, "more": ROWS, "total": 1}
     assert steps.index("more") < steps.index("total"), "before the other run had ended"
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_on_ray_waits_for_one_in_a_process_of_its_own(runs: Runs) -> None:
+    runs.start(seconds=0.05)
+    runs.wait_for_work(1)
+    report = pipeline(replace(runs.asked, more=True)).run(engine="ray", progress="none").report
+    assert runs.results() == [RIGHT]
+    assert set(Counter(runs.noted()).values()) == {1}
+    assert {name: step.rows_computed for name, step in report.steps.items() if step.rows_computed} == {
+        "more": ROWS
+    }
+    assert f"pid {runs.processes[0].pid}: " in report.steps["again"].waited_for
+    assert report.repairs == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_any_number_of_runs_and_kills(runs: Runs, seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(dice.randint(2, 4)):
+        runs.start()
+    if seed % 2:
+        runs.wait_for_work(dice.randint(1, 2 * ROWS))
+        dice.choice(runs.processes).kill()
+    results = runs.results()
+    assert set(results) == {RIGHT}
+    if not seed % 2:
+        assert set(Counter(runs.noted()).values()) == {1}
 
 
 def test_a_run_can_refuse_to_wait(runs: Runs) -> None:
