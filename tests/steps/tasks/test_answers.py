@@ -3,8 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field
 
+from distill_ray.cache.units import serves
 from distill_ray.models import LLM, ChatType, GenerateOutput
 from distill_ray.steps.signing import step_function
 from distill_ray.steps.tasks.answers import Answers, ask
@@ -173,3 +176,52 @@ def test_the_signature_is_the_models_without_its_limit() -> None:
     assert signature(max_new_tokens=20) == signature(max_new_tokens=30) == signature()
     assert signature(temperature=0.5) != signature()
     assert signature(seed=1, max_new_tokens=3) == signature(seed=1) != signature()
+
+
+class Seeded(LLM):
+    """Answers with the seed of each sample, and with as many words as it is told to, cut at the limit."""
+
+    words: int = 1
+
+    @property
+    def model_name(self) -> str:
+        return "seeded"
+
+    def generate(  # type: ignore[override]
+        self, inputs: list[ChatType], num_generations: int = 1, seed: int = 0, max_new_tokens: int = 100
+    ) -> list[GenerateOutput]:
+        used = min(self.words, max_new_tokens)
+        return [
+            {
+                "generations": [f"{chat[0]['content']} {seed + k} {used}" for k in range(num_generations)],
+                "statistics": {
+                    "input_tokens": [1] * num_generations,
+                    "output_tokens": [used] * num_generations,
+                },
+                "finish_reasons": ["stop" if self.words < max_new_tokens else "length"] * num_generations,
+            }
+            for chat in inputs
+        ]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), max_size=12))
+def test_each_sample_is_what_asking_for_it_alone_gives(wanted: list[tuple[str, int]]) -> None:
+    llm = Seeded(generation_kwargs={"seed": 5})
+    answers = ask(llm, [(said(text), sample) for text, sample in wanted])
+    assert [each["generation"] for each in answers] == [f"{text} {5 + sample} 1" for text, sample in wanted]
+
+
+@given(st.integers(0, 12), st.integers(1, 12), st.integers(1, 12))
+def test_an_answer_that_serves_a_limit_is_the_one_that_the_model_gives_under_it(
+    words: int, limit: int, other: int
+) -> None:
+    def under(limit: int) -> tuple[Row, Answers]:
+        llm = Seeded(words=words, generation_kwargs={"max_new_tokens": limit})
+        return answer(llm), Answers.of(llm)
+
+    stored, step = under(limit)
+    wanted, _ = under(other)
+    if serves(step.limits_served([stored]), other):
+        assert stored == wanted
+    elif words:  # where there are none it cannot be told whether they were counted
+        assert "length" in (stored["finish_reason"], wanted["finish_reason"])
