@@ -16,7 +16,7 @@ from distill_ray.cache.condemned import record_names
 from distill_ray.cache.gc import Policy, choose
 from distill_ray.cache.live_runs import RunWatcher
 from distill_ray.cache.root_settings import claim, set_salt
-from distill_ray.cache.stock import Cost, Stock, cost_of, take_stock
+from distill_ray.cache.stock import Stock, take_stock
 from distill_ray.cache.store import CacheStore
 from distill_ray.storage import open_storage
 from tests.cache.made_cache import (
@@ -111,22 +111,6 @@ def test_a_manifest_whose_parts_are_gone_goes(store: CacheStore) -> None:
     assert part_names(store) == {parts[1].name}
 
 
-def test_parts_of_another_root_that_this_one_is_read_with_are_there(
-    store: CacheStore, tmp_path: Path
-) -> None:
-    other = CacheStore(open_storage(str(tmp_path / "other")))
-    run = run_id()
-    part = put_part(other, run)
-    put_output(store, "a", run, [part])
-    assert choose_in(take_stock(store.storage, (other.storage,), RunWatcher(), silent)) == set()
-    assert choose_in(stock_of(store)) == {FUNCTION.manifest(key("a"))}
-
-
-def choose_in(stock: Stock) -> set[str]:
-    choice = choose(stock.functions, stock.in_use, Policy(time.time()))
-    return {each.name for each in (*choice.outputs, *choice.parts)}
-
-
 def test_manifests_go_at_once_and_parts_only_after_the_grace_period(store: CacheStore) -> None:
     run = run_id(40)
     part = put_part(store, run)
@@ -212,16 +196,6 @@ def test_by_size_the_least_recently_used_go(store: CacheStore) -> None:
     put_run(store, run_id(1), ["30"])
     collect(store, max_size=sizes[30] + sizes[10])
     assert outputs_of(store) == {key("30"), key("10")}
-
-
-def test_the_cost_of_making_parts_again_is_what_they_took(store: CacheStore) -> None:
-    run = run_id(40)
-    small = [put_part(store, run, first) for first in (0, 10)]
-    put_merged(store, run, small)
-    stock = stock_of(store)
-    choice = choose(stock.functions, stock.in_use, Policy(time.time(), older_than=DAY))
-    assert len(choice.parts) == 3
-    assert cost_of(stock, choice.parts) == Cost(2.0, 20, 40), "rows that stand in two parts cost once"
 
 
 def test_leases_and_heartbeats_of_dead_runs_go_and_those_of_live_ones_stay(store: CacheStore) -> None:
