@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.rows import DIGEST_SIZE
@@ -19,17 +20,15 @@ KEYS_OF_BLOCKS = 256
 """Blocks whose rows' keys are held at once: 16 bytes a row."""
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Rows of a block."""
+class Slice(NamedTuple):
+    """Rows of a block. A tuple: there may be one for each row, and it is made several times faster."""
 
     block: int
     start: int
     rows: int
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A slice with its rows' digests, 16 bytes each; a view where it was cut off a larger one."""
 
     slice: Slice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.part import UnitIndex
@@ -22,9 +22,8 @@ class StoredPart:
     name: str
 
 
-@dataclass(frozen=True)
-class Range:
-    """Rows of one source.
+class Range(NamedTuple):
+    """Rows of one source. A tuple: there may be one for each row, and it is made several times faster.
 
     Attributes:
         source: position in `Work.sources`.

@@ -13,7 +13,7 @@ from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, row_keys
 from distill_ray.engine.blocks import Blocks, Slice
 from distill_ray.engine.messages import Purpose, ReadKeys, StoredPart
-from distill_ray.engine.row_flow import enough_pending, is_checked, release, reuse
+from distill_ray.engine.row_flow import enough_pending, is_checked, reuse
 from distill_ray.engine.step_state import Batch, Gathering, Run, StepState, Window
 
 ROWS_AT_ONCE = 1_000
@@ -134,38 +134,46 @@ def _take_over(state: StepState, blocks: Blocks, window: Window, keys: bytes) ->
     found = list(window.found)
     # None: it is stored as it is wanted.
     fates: list[Purpose | None] = [Purpose.COMPUTE if each is None else None for each in found]
-    for row, key in enumerate(_each(keys)):
-        if found[row] is None and len(state.stored):
-            found[row] = state.stored.take(key)
-            if found[row] is not None:
-                fates[row] = Purpose.JOIN if state.spec.joins_input else None
+    if len(state.stored):
+        known = Purpose.JOIN if state.spec.joins_input else None
+        for row, key in enumerate(_each(keys)):
+            if found[row] is None and (stored := state.stored.take(key)) is not None:
+                found[row], fates[row] = stored, known
     start = 0
     while start < len(found):
         if fates[start] is None:
-            end = _end_of_stored(found, fates, start)
-            run = _run(state, window, start, end)
-            reuse(state, blocks, run.place, _joined([each for each in found[start:end] if each]))
-            _check_some(state, blocks, window, range(start, end), found)
-            release(blocks, run)
+            end = _end_of_fate(fates, start, len(found))
+            _reuse_rows(state, blocks, window, range(start, end), found)
         else:
             gathering = state.missing if fates[start] is Purpose.COMPUTE else state.changed
             end = _end_of_fate(fates, start, _size(state, gathering) - gathering.rows)
-            stored = [each for each in found[start:end] if each]
-            _gather(state, gathering, _run(state, window, start, end), stored)
+            of_run = [each for each in found[start:end] if each is not None]
+            _gather(state, gathering, _run(state, window, start, end), of_run)
         start = end
 
 
-def _end_of_stored(found: Sequence[StoredRows | None], fates: Sequence[Purpose | None], start: int) -> int:
-    """Where stored rows end that follow each other in their part."""
-    end = start + 1
-    while end < len(found) and fates[end] is fates[start]:
-        before, after = found[end - 1], found[end]
-        assert before is not None
-        assert after is not None
-        if before.part is not after.part or before.first_row + before.rows != after.first_row:
-            break
-        end += 1
-    return end
+def _reuse_rows(
+    state: StepState, blocks: Blocks, window: Window, rows: range, found: Sequence[StoredRows | None]
+) -> None:
+    """Let stored rows be output."""
+    for stretch in _stretches([each for each in found[rows.start : rows.stop] if each is not None]):
+        reuse(state, blocks, state.new_place(), stretch)
+    _check_some(state, blocks, window, rows, found)
+    for pieces in _cut(state, window, rows.start, rows.stop):
+        blocks.done(pieces)
+
+
+def _stretches(stored: Sequence[StoredRows]) -> Iterator[StoredRows]:
+    """Stored rows in order, those that follow each other in their part as one."""
+    digests: list[bytes | memoryview] = []
+    part, first_row, rows = stored[0].part, stored[0].first_row, 0
+    for each in stored:
+        if each.part is not part or each.first_row != first_row + rows:
+            yield StoredRows(part, first_row, rows, b"".join(digests))
+            part, first_row, rows, digests = each.part, each.first_row, 0, []
+        rows += each.rows
+        digests.append(each.digests)
+    yield StoredRows(part, first_row, rows, b"".join(digests))
 
 
 def _end_of_fate(fates: Sequence[Purpose | None], start: int, room: int) -> int:
@@ -191,14 +199,6 @@ def _cut(state: StepState, window: Window, start: int, end: int) -> tuple[tuple[
             first += each.rows
         cut.append(tuple(found))
     return tuple(cut)
-
-
-def _joined(stored: Sequence[StoredRows]) -> StoredRows:
-    """Rows that follow each other in their part, as one."""
-    if len(stored) == 1:
-        return stored[0]
-    rows = sum(each.rows for each in stored)
-    return StoredRows(stored[0].part, stored[0].first_row, rows, b"".join(each.digests for each in stored))
 
 
 def _check_some(

@@ -57,7 +57,8 @@ class _Sources:
 
     def of_part(self, step: str, part: str) -> int:
         """The number of a part among the sources."""
-        return self._number((step, part), StoredPart(step, part))
+        number = self._numbers.get((step, part))
+        return self._number((step, part), StoredPart(step, part)) if number is None else number
 
     def _locate(self, piece: Slice) -> tuple[int, int]:
         place = self._blocks.place(piece.block)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
-from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.part import NO_UNIT, Limits, UnitIndex
 from distill_ray.cache.paths import FunctionId
-from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key, unreplaced
+from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key, serves, unreplaced
 
 A, B, C = (letter * 16 for letter in (b"a", b"b", b"c"))
 
@@ -97,3 +99,70 @@ def test_rows_of_outputs_that_are_handed_out_already_are_not_given_again() -> No
     stored = StoredUnits([(entry, index)], [output])
     assert taken(stored, A) == [("p", 2, 1)]
     assert taken(stored, B) == [("p", 3, 0)]
+
+
+@dataclass
+class Listed:
+    """A stored unit as the rule sees it."""
+
+    part: str
+    first_row: int
+    rows: int
+    key: bytes
+    whole: bytes
+    used: bool = False
+
+
+LETTERS = st.sampled_from([A, B, C, NO_UNIT])
+UNITS = st.lists(
+    st.tuples(LETTERS, LETTERS, st.integers(0, 2), st.tuples(st.integers(1, 4), st.none() | st.just(9))),
+    max_size=6,
+)
+
+
+@given(
+    parts=st.lists(UNITS, max_size=4),
+    gone=st.sets(st.tuples(st.integers(0, 3), st.integers(0, 8)), max_size=6),
+    limit=st.none() | st.integers(1, 10),
+    asked=st.lists(st.tuples(st.booleans(), LETTERS), max_size=20),
+)
+def test_units_are_handed_out_newest_run_first_in_order_once_each_if_they_serve(
+    parts: list[list[tuple[bytes, bytes, int, Limits]]],
+    gone: set[tuple[int, int]],
+    limit: int | None,
+    asked: list[tuple[bool, bytes]],
+) -> None:
+    """Whichever way each is asked for; those that failed, or belong to other outputs, are never found."""
+    found: list[tuple[PartEntry, UnitIndex]] = []
+    listed: list[Listed] = []
+    for number, units in enumerate(parts):
+        entry, index = part(str(number), f"run-{number}", [(key, rows) for key, _, rows, _ in units])
+        wholes = b"".join(whole for _, whole, _, _ in units)
+        found.append((entry, replace(index, wholes=wholes, limits=tuple(each[3] for each in units))))
+        offered = [
+            Listed(entry.name, first_row, rows, key, units[position][1])
+            for position, (key, first_row, rows) in enumerate(index.units)
+            if key != NO_UNIT and serves(units[position][3], limit)
+            if not (rows and (number, first_row) in gone)
+        ]
+        listed = offered + listed
+    outputs = [
+        Manifest(FunctionId("Some", "0"), "key", 1, "", (PartEntry(str(n), 1),), (Segment(0, row, 1),), {})
+        for n, row in gone
+    ]
+    stored = StoredUnits(found, outputs, limit)
+    assert len(stored) == len(listed)
+    for by_whole, key in asked:
+        unit = stored.take_whole(key) if by_whole else stored.take(key)
+        wanted = next((u for u in listed if not u.used and key == (u.whole if by_whole else u.key)), None)
+        if wanted is None:
+            assert unit is None
+        else:
+            wanted.used = True
+            assert unit is not None
+            assert (unit.part.name, unit.first_row, unit.rows) == (
+                wanted.part,
+                wanted.first_row,
+                wanted.rows,
+            )
+            assert len(unit.digests) == 16 * unit.rows
