@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.lease import Busy, Held, Leases
 from distill_ray.engine.messages import Event, Failure, UnitsFound
-from distill_ray.errors import StorageError
 from distill_ray.plan import StepPlan
 
 LOOKS = 30
@@ -119,8 +118,8 @@ class Watcher:
         """Look; say what went wrong, if anything did."""
         try:
             self._look()
-        except StorageError as error:
-            return str(error)
+        except Exception as error:  # whatever it is: the run must not wait for ever
+            return f"{type(error).__name__}: {error}"
         return ""
 
     def _look(self) -> None:
