@@ -286,7 +286,9 @@ class Scheduler:
     def warm_up(self, steps: Sequence[str]) -> Iterator[Action]:
         """Start the replicas of steps that will surely compute, before their first rows are there.
 
-        Only where all of them find room at once: else a step could keep those above it from starting.
+        Only where all of them find room at once: else a step could keep those above it from starting. What
+        another run computes may never need any here.
         """
         for name in steps:
-            yield from start_replicas(self.steps[name])
+            if not self.steps[name].awaited:
+                yield from start_replicas(self.steps[name])

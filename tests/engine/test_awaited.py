@@ -172,6 +172,11 @@ def test_a_generator_that_another_run_computes_is_followed_as_it_goes_on() -> No
     assert not replicas.started
 
 
+def test_no_replica_is_started_ahead_for_what_another_run_computes() -> None:
+    scheduler = Scheduler([StepSpec("load", kind="generator"), StepSpec("one", ("load",))], awaited=["load"])
+    assert list(scheduler.warm_up(["load", "one"])) == [StartReplica("one", 0)]
+
+
 def test_steps_of_other_functions_go_on_meanwhile() -> None:
     scheduler = Scheduler(
         [
