@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -10,7 +11,9 @@ from distill_ray.cache import paths
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.paths import FunctionId, function_in, safe_name
 from distill_ray.cache.records import FunctionRecord, StepRecord
+from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.engine.calls import process_rows
 from distill_ray.errors import ParameterError
 from distill_ray.explain.data import SourceRows, compare_data, source_rows
 from distill_ray.explain.deciding import Comparison, compare_functions
@@ -18,14 +21,20 @@ from distill_ray.explain.difference import code_pieces
 from distill_ray.explain.explanation import DataChange, Explanation, Reuse, StepExplanation
 from distill_ray.explain.reason import Reason
 from distill_ray.explain.reuse import reuse_at_most, reuse_of_output, reuse_of_units
-from distill_ray.explain.stored import stored_digests
+from distill_ray.explain.stored import RowReader, stored_digests
 from distill_ray.graph.dag import listed
 from distill_ray.plan import Plan, StepPlan
-from distill_ray.steps.base import Step, is_row_wise
-from distill_ray.steps.declared import declared_columns
+from distill_ray.steps.base import Step, is_row_wise, label_of
+from distill_ray.steps.declared import declared_columns, handed
+from distill_ray.steps.tasks.parts import RequestRows
 
 NEAREST: Final = 20
 """Functions of a class that are looked at to find the nearest one."""
+
+RENDERED: Final = 10_000
+"""Rows of which the requests of a task are rendered, to see whether they were asked before."""
+
+_log = logging.getLogger(__name__)
 
 
 def explain_plan(plan: Plan, store: CacheStore, step: str | None = None) -> Explanation:
@@ -143,10 +152,34 @@ class _Explaining:
     def _digests_of(self, name: str) -> bytes | None:
         """The digests of the rows that a step will give, where that is known before the run."""
         if name not in self._digests:
-            manifest, rows = self._plan[name].manifest, self._rows_of(name)
-            found = stored_digests(self._store, manifest) if manifest else None
-            self._digests[name] = rows.digests() if rows else found
+            self._digests[name] = self._find_digests(name)
         return self._digests[name]
+
+    def _find_digests(self, name: str) -> bytes | None:
+        manifest, step = self._plan[name].manifest, self._plan.graph.steps[name]
+        if manifest is not None:
+            return stored_digests(self._store, manifest)
+        if isinstance(step, RequestRows):
+            return self._render(step, self._plan.graph.predecessors(name)[0])
+        rows = self._rows_of(name)
+        return rows.digests() if rows else None
+
+    def _render(self, step: RequestRows, source: str) -> bytes | None:
+        """The digests of the requests of a task: whether they are stored decides what the model is asked."""
+        digests, manifest = self._digests_of(source), self._plan[source].manifest
+        if digests is None or len(digests) > RENDERED * DIGEST_SIZE:
+            return None
+        count, declared = len(digests) // DIGEST_SIZE, frozenset(declared_columns(step))
+        given = (
+            RowReader(self._store).of_output(manifest, range(count)) if manifest else self._rows_of(source)
+        )
+        try:
+            step.load()
+            made = process_rows(step, [handed(given or (), declared)])
+        except Exception as error:
+            _log.warning("Cannot tell what step '%s' will find: rendering raised %r", label_of(step), error)
+            return None
+        return row_digests([row for rows in made for row in rows])
 
     def _rows_of(self, name: str) -> SourceRows | None:
         """The rows of a source that runs, where they are at hand."""
@@ -156,5 +189,7 @@ class _Explaining:
 
     def _declared_digests(self, step: Step, sources: Sequence[str]) -> bytes | None:
         """Those of the columns that a row-wise step is handed, where the rows are at hand."""
+        if isinstance(self._plan.graph.steps[sources[0]], RequestRows):
+            return self._digests_of(sources[0])  # all the columns that it gives are declared
         rows = self._rows_of(sources[0]) if is_row_wise(step) else None
         return rows.digests(declared_columns(step)) if rows else None

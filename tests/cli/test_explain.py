@@ -251,6 +251,26 @@ def test_rows_of_a_row_wise_step_that_will_be_found_are_counted_before_the_run(r
     assert ran.run()["steps"]["label"]["rows_computed"] == 3
 
 
+def test_what_a_model_will_be_asked_is_known_before_the_run(ran: ExplainedProject) -> None:
+    ran.edit("for n in range(40)", "for n in range(-4, 36)")
+    ran.edit(
+        'TextGeneration(name="ask",',
+        'TextGeneration(name="ask", template="{{ instruction }}", use_system_prompt=False,',
+    )
+    reuse = ran.explain("ask")["ask/answer"]["reuse"]
+    assert (reuse["certainty"], reuse["rows"], reuse["input_rows_to_compute"]) == ("exact", 36, 4)
+    assert (reuse["input_tokens"], reuse["output_tokens"]) == (3 * 36, 2 * 36)
+    assert ran.run()["steps"]["ask/answer"]["rows_computed"] == 4
+
+
+def test_a_request_that_cannot_be_rendered_leaves_the_number_of_answers_open(ran: ExplainedProject) -> None:
+    ran.edit(
+        'TextGeneration(name="ask",', 'TextGeneration(name="ask", template="{{ instruction.nope.nope }}",'
+    )
+    reuse = ran.explain("ask")["ask/answer"]["reuse"]
+    assert (reuse["certainty"], reuse["rows"]) == ("at most", 40)
+
+
 def test_a_step_below_one_that_runs_can_only_be_told_what_is_stored_at_most(ran: ExplainedProject) -> None:
     ran.edit("return number + 1", "return number + 2")
     reuse = ran.explain("sort")["sort"]["reuse"]
