@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import Final
 
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
@@ -12,6 +14,9 @@ from distill_ray.cache.units import StoredUnits
 from distill_ray.explain.explanation import Certainty, Reuse
 from distill_ray.explain.unit_lookup import find_units, units_of
 from distill_ray.steps.base import Step, is_row_wise
+
+AT_ONCE: Final = 1_000
+"""Units that are looked up at once, as in a run."""
 
 Indexes = Sequence[tuple[PartEntry, UnitIndex]]
 
@@ -53,12 +58,17 @@ def reuse_of_units(
         taken: outputs of equal steps, whose rows are not given again.
     """
     stored = StoredUnits(indexes, taken, step.output_limit)
-    wanted = list(units_of(step, inputs, declared))
-    found = find_units(wanted, stored)
-    total = sum(len(unit.rows[0]) for unit in wanted)
-    missing = sum(len(unit.rows[0]) for unit, each in zip(wanted, found, strict=True) if each is None)
-    rows = sum(each.rows for each in found if each is not None)
-    units = Counter(each.part.name for each in found if each is not None)
+    wanted = units_of(step, inputs, declared)
+    rows, total, missing = 0, 0, 0
+    units: Counter[str] = Counter()
+    while window := list(islice(wanted, AT_ONCE)):
+        for unit, found in zip(window, find_units(window, stored), strict=True):
+            total += len(unit.rows[0])
+            if found is None:
+                missing += len(unit.rows[0])
+            else:
+                rows += found.rows
+                units[found.part.name] += 1
     guessed = is_row_wise(step) and declared is None and missing > 0 and len(stored) > 0
     cost = _cost(units, indexes)
     certainty: Certainty = "at least" if guessed else "exact"

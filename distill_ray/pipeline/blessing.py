@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Final
 
 from distill_ray.cache.catalog import StoreCatalog
@@ -18,7 +18,7 @@ from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import RunRecord, StepRecord
 from distill_ray.cache.root_settings import add_alias
-from distill_ray.cache.rows import row_digests
+from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.errors import ParameterError
@@ -32,12 +32,15 @@ from distill_ray.graph.dag import listed
 from distill_ray.pipeline.running import RunRequest, run
 from distill_ray.plan import Plan
 from distill_ray.signature.compare import MISSING
-from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, Step, label_of
+from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, Step, is_row_wise, label_of
 from distill_ray.steps.loaders.dicts import LoadDataFromDicts
 from distill_ray.types import Row
 
 SAMPLES: Final = 10
 """Units that are tried where the user does not say how many."""
+
+CANDIDATES: Final = 100
+"""Units that are looked up for each that is tried: rows of a large output are not all looked up."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,10 @@ class _Trying:
     ) -> list[tuple[InputUnit, StoredRows]]:
         """Some units of which an output is stored, spread over all of them."""
         stored = StoredUnits(self._catalog.indexes(before.function), limit=step.output_limit)
-        units = list(units_of(step, digests))
+        size = 1 if is_row_wise(step) else step.input_batch_size
+        rows = len(digests[0]) // DIGEST_SIZE
+        every = max(1, rows // (size * self._samples * CANDIDATES))
+        units = list(islice(units_of(step, digests), 0, None, every))
         found = [
             (unit, rows)
             for unit, rows in zip(units, find_units(units, stored), strict=True)
