@@ -244,7 +244,7 @@ def test_parts_that_a_merged_one_replaced_are_not_counted(store: CacheStore, cat
     merged = write_part(store, "run-000-00002", ROWS, replaces=(small.name,))
     assert [part for part, _ in catalog.indexes(FUNCTION)] == [merged]
     flip(file_of(store, FUNCTION.part(merged.name)), -50)
-    assert [part for part, _ in catalog.indexes(FUNCTION)] == [small]
+    assert [part for part, _ in StoreCatalog(store).indexes(FUNCTION)] == [small]
 
 
 # Records.
