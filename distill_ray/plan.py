@@ -6,7 +6,6 @@ the report and the tests all read the same one.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,8 +19,8 @@ from distill_ray.explain.deciding import History, StepNow, reasons_of
 from distill_ray.explain.forced import forced_steps
 from distill_ray.explain.reason import Reason
 from distill_ray.graph import Graph, expand
+from distill_ray.graph.output_keys import batch_size, families, output_keys, output_limit
 from distill_ray.signature.encode import digest
-from distill_ray.steps.base import BaseStep, Step
 from distill_ray.steps.signing import StepFunction, step_function
 
 T = TypeVar("T")
@@ -124,7 +123,11 @@ class Plan:
         """What is remembered of the steps for later plans, by name, each after its predecessors."""
         return {
             step.name: StepRecord(
-                step.function, step.output_key, self.graph.predecessors(step.name), step.output_limit
+                step.function,
+                step.output_key,
+                self.graph.predecessors(step.name),
+                step.output_limit,
+                batch_size(self.graph.steps[step.name]),
             )
             for step in self.steps
         }
@@ -222,7 +225,7 @@ class _Deciding:
             name: FunctionId(f.class_name, catalog.canonical(f.signature)) for name, f in functions.items()
         }
         self._keys = output_keys(graph, self._ids)
-        self._families = _families(graph, self._ids)
+        self._families = families(graph, self._ids)
         self._forced = forced_steps(graph, use_cache)
         self._asked: dict[str, tuple[Manifest | None, str]] = {}
 
@@ -357,38 +360,6 @@ def _without_taken(step: StepPlan, taken: tuple[Manifest, ...]) -> StepPlan:
         return replace(step, rows_known=rows, taken=taken)
     reason = "what is stored of it is the output of an equal step of this pipeline"
     return replace(step, decision="compute", reason=reason, rows_known=0, indexes=())
-
-
-def output_limit(step: BaseStep) -> int | None:
-    """The bound on a step's units that is not signed, if it has one: see `Step.output_limit`."""
-    return step.output_limit if isinstance(step, Step) else None
-
-
-def output_keys(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, str]:
-    """What names each step's output: its function, its inputs' output keys, and which of several equal ones.
-
-    Two steps of one function on the same input stay two: a model that is asked twice answers twice.
-    """
-    keys: dict[str, str] = {}
-    equal_before: Counter[tuple[str, ...]] = Counter()
-    for name in graph.order():
-        signature = functions[name].signature
-        inputs = [keys[source] for source in graph.predecessors(name)]
-        limit = output_limit(graph.steps[name])
-        limited = {} if limit is None else {"limit": limit}
-        equal = (signature, str(limit), *inputs)
-        keys[name] = digest({"function": signature, "inputs": inputs, "twin": equal_before[equal], **limited})
-        equal_before[equal] += 1
-    return keys
-
-
-def _families(graph: Graph, functions: Mapping[str, FunctionId]) -> dict[str, str]:
-    """What names each step together with its equals: its function, and the families of its inputs."""
-    families: dict[str, str] = {}
-    for name in graph.order():
-        inputs = [families[source] for source in graph.predecessors(name)]
-        families[name] = digest([functions[name].signature, inputs])
-    return families
 
 
 def _at_once(ask: Callable[[str], T], names: Sequence[str]) -> list[T]:

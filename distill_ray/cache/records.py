@@ -24,12 +24,14 @@ class StepRecord:
         output_key: what named its output.
         predecessors: the steps whose rows flowed into it.
         limit: the bound on what it made for each unit, where it has one.
+        batch_size: rows in each batch, where batches are its units.
     """
 
     function: FunctionId
     output_key: str
     predecessors: tuple[str, ...]
     limit: int | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class RunRecord:
                 "output_key": step.output_key,
                 "predecessors": list(step.predecessors),
                 "limit": step.limit,
+                "batch_size": step.batch_size,
             }
             for name, step in self.steps.items()
         }
@@ -73,6 +76,7 @@ class RunRecord:
                 step["output_key"],
                 tuple(step["predecessors"]),
                 step["limit"],
+                step["batch_size"],
             )
             for name, step in record["steps"].items()
         }

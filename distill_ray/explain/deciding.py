@@ -108,13 +108,22 @@ class Comparison:
         before = self.before(name)
         return before is not None and before.function != self._now[name].record.function
 
-    def other_limit(self, name: str) -> Reason | None:
-        """The bound on what it makes for each unit, which is not part of its function, is another one."""
-        before, limit = self.before(name), self._now[name].record.limit
-        if before is None or before.limit == limit:
+    def other_units(self, name: str) -> Reason | None:
+        """What its units are, or the bound on what it makes for each, is not what it was.
+
+        Neither is a part of its function.
+        """
+        before, now = self.before(name), self._now[name].record
+        if before is None:
             return None
-        change = Change("output_limit", before.limit, limit)
-        return Reason("config", change_text(change), changes=(change,))
+        changes = []
+        if before.limit != now.limit:
+            changes.append(Change("output_limit", before.limit, now.limit))
+        if before.batch_size != now.batch_size and before.batch_size and now.batch_size:
+            changes.append(Change("input_batch_size", before.batch_size, now.batch_size))
+        if not changes:
+            return None
+        return Reason("config", listed([change_text(each) for each in changes]), changes=tuple(changes))
 
     def upstream(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> Reason | None:
         """Where it begins that the step is given other rows than before, if it is."""
@@ -141,7 +150,7 @@ class Comparison:
         roots: dict[str, None] = {}
         for source in sources:
             known = self.before(source)
-            if known is None or self.changed(source) or self.other_limit(source):
+            if known is None or self.changed(source) or self.other_units(source):
                 roots[source] = None
             if known is not None and known.output_key != self._now[source].record.output_key:
                 roots.update(dict.fromkeys(above[source]))
@@ -204,7 +213,7 @@ def compare_functions(before: FunctionRecord | None, now: StepFunction) -> tuple
 def _reasons(name: str, comparison: Comparison, own: Mapping[str, tuple[Reason, ...]]) -> tuple[Reason, ...]:
     if comparison.before(name) is None:
         return (Reason("first run", "first run in this pipeline"),)
-    others = (comparison.other_limit(name), comparison.upstream(name, own))
+    others = (comparison.other_units(name), comparison.upstream(name, own))
     found = (*own.get(name, ()), *(reason for reason in others if reason))
     return found or (Reason("unknown", "another output of it is stored, not the one that is wanted"),)
 

@@ -217,7 +217,8 @@ class Step(BaseStep):
     Attributes:
         row_wise: see above.
         joins_input: whether the columns that a row-wise step is not handed are joined onto its rows.
-        input_batch_size: rows in each batch. Never part of the signature.
+        input_batch_size: rows in each batch. Never part of the signature; of a step that is not row-wise it
+            names the output all the same, since what the step gives may depend on it.
         on_error: what becomes of a row for which ``process`` raises: ``"raise"`` ends the run, ``"skip"``
             leaves it out, ``"null"`` gives it with None in ``outputs``. Where the step is not row-wise, of
             all rows of the batch. Such rows are never stored: the next run tries them again.

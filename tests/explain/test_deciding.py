@@ -114,9 +114,19 @@ def test_another_limit_is_a_parameter_though_the_function_is_the_same() -> None:
     now = {**records, "ask": replace(records["ask"], limit=64, output_key="64")}
     now["judge"] = replace(now["judge"], output_key="another")
     comparison = Comparison(now_of(now), LastRuns(None, run_of(before)))
-    reason = comparison.other_limit("ask")
+    reason = comparison.other_units("ask")
     assert reason is not None
     assert str(reason) == "CONFIG: output_limit: 32 -> 64"
     above = comparison.upstream("judge", {})
     assert above is not None
     assert above.steps == ("ask",)
+
+
+def test_another_batch_size_is_a_parameter_where_batches_are_units() -> None:
+    records = steps(CHAIN)
+    before = {**records, "ask": replace(records["ask"], batch_size=50, output_key="50")}
+    now = {**records, "ask": replace(records["ask"], batch_size=20, output_key="20")}
+    reason = Comparison(now_of(now), LastRuns(None, run_of(before))).other_units("ask")
+    assert str(reason) == "CONFIG: input_batch_size: 50 -> 20"
+    of_rows = Comparison(now_of(records), LastRuns(None, run_of(before)))
+    assert of_rows.other_units("ask") is None, "that it has become row-wise is what changed"
