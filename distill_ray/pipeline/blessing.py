@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
-from typing import Final
+from typing import Final, TypeAlias
 
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest
@@ -20,7 +20,7 @@ from distill_ray.cache.records import RunRecord, StepRecord
 from distill_ray.cache.root_settings import add_alias
 from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.store import CacheStore
-from distill_ray.cache.units import StoredRows, StoredUnits
+from distill_ray.cache.units import StoredRows, StoredUnits, end_key
 from distill_ray.errors import ParameterError
 from distill_ray.explain.deciding import Comparison, compare_functions
 from distill_ray.explain.difference import CodePiece, code_pieces
@@ -32,7 +32,7 @@ from distill_ray.graph.dag import listed
 from distill_ray.pipeline.running import RunRequest, run
 from distill_ray.plan import Plan
 from distill_ray.signature.compare import MISSING
-from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, Step, is_row_wise, label_of
+from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, GeneratorStep, Step, is_row_wise, label_of
 from distill_ray.steps.loaders.dicts import LoadDataFromDicts
 from distill_ray.types import Row
 
@@ -41,6 +41,10 @@ SAMPLES: Final = 10
 
 CANDIDATES: Final = 100
 """Units that are looked up for each that is tried: rows of a large output are not all looked up."""
+
+
+Units: TypeAlias = list[list[Row]]
+"""The rows of each unit that is tried."""
 
 
 @dataclass(frozen=True)
@@ -131,21 +135,49 @@ class _Trying:
 
     def trial(self, name: str) -> Trial:
         step = self._plan.graph.steps[name]
-        if not isinstance(step, Step):
-            raise ParameterError(
-                f"Step '{name}' makes rows from nothing: there are no inputs to try its new code on."
-            )
         before, run_before = self.comparison.before(name), self.comparison.run_before(name)
         assert before is not None
         assert run_before is not None
         code = self._code(name, before)
-        self._output(name, before)  # says what is missing, if it is the output itself
-        inputs = [self._input(name, source, run_before) for source in before.predecessors]
+        output = self._output(name, before)
+        if isinstance(step, GeneratorStep):
+            old, new = self._first_rows(step, output)
+        else:
+            assert isinstance(step, Step)
+            inputs = [self._input(name, source, run_before) for source in before.predecessors]
+            old, new = self._sampled_rows(step, before, inputs)
+        return Trial(
+            step=name,
+            old=before.function,
+            new=self._plan.functions[name].signature,
+            code=code,
+            units=len(old),
+            rows=sum(map(len, old)),
+            differences=tuple(_differences(old, new)),
+            asks_model=getattr(step, "llm", None) is not None,
+        )
+
+    def _first_rows(self, step: GeneratorStep, output: Manifest) -> tuple[Units, Units]:
+        """The first batches of a generator, as they are stored and as the new code makes them."""
+        new, ended = _make_anew(step, self._samples)
+        # Where it ends too early, the next stored rows are told to be missing.
+        wanted = min(output.rows, len(new) + (step.batch_size if ended else 0))
+        old = RowReader(self._store).of_output(output, range(wanted))
+        starts = range(0, max(len(old), len(new)), step.batch_size)
+        return (
+            [old[start : start + step.batch_size] for start in starts],
+            [new[start : start + step.batch_size] for start in starts],
+        )
+
+    def _sampled_rows(
+        self, step: Step, before: StepRecord, inputs: Sequence[tuple[Manifest, bytes]]
+    ) -> tuple[Units, Units]:
+        """What is stored of some units, and what the new code makes of them."""
         sampled = self._sampled(step, before, [digests for _, digests in inputs])
         if not sampled:
             raise ParameterError(
-                f"Nothing that is stored of step '{name}' was made from its input as it is divided now: set "
-                f"`input_batch_size` (now {step.input_batch_size}) and `row_wise` to what they were."
+                f"Nothing that is stored of step '{label_of(step)}' was made from its input as it is divided "
+                f"now: set `input_batch_size` (now {step.input_batch_size}) and `row_wise` to what they were."
             )
         reader = RowReader(self._store)
         given = [
@@ -153,17 +185,7 @@ class _Trying:
             for number, (manifest, _) in enumerate(inputs)
         ]
         old = [reader.of_part(before.function, s.part.name, s.first_row, s.rows) for _, s in sampled]
-        new = _run_anew(step, given)
-        return Trial(
-            step=name,
-            old=before.function,
-            new=self._plan.functions[name].signature,
-            code=code,
-            units=len(sampled),
-            rows=sum(map(len, old)),
-            differences=tuple(_differences(old, new)),
-            asks_model=getattr(step, "llm", None) is not None,
-        )
+        return old, _run_anew(step, given)
 
     def _code(self, name: str, before: StepRecord) -> tuple[CodePiece, ...]:
         """What changed in the code, which must be all that changed."""
@@ -220,7 +242,7 @@ def _is_code(reason: Reason) -> bool:
     return reason.kind == "code" or (reason.kind == "config" and added_or_gone)
 
 
-def _run_anew(step: Step, inputs: Sequence[list[Row]]) -> list[list[Row]]:
+def _run_anew(step: Step, inputs: Sequence[list[Row]]) -> Units:
     """Run a step on these rows, in a cache of its own, and give what came of each unit."""
     name = label_of(step)  # which may stand in its rows
     token = ACTIVE_REGISTRY.set(None)  # the steps belong to this run alone
@@ -245,7 +267,21 @@ def _run_anew(step: Step, inputs: Sequence[list[Row]]) -> list[list[Row]]:
         ]
 
 
-def _differences(old: Sequence[list[Row]], new: Sequence[list[Row]]) -> Iterator[RowDifference]:
+def _make_anew(step: GeneratorStep, batches: int) -> tuple[list[Row], bool]:
+    """Run a generator for some batches, in a cache of its own; give its rows, and whether it has ended."""
+    name = label_of(step)
+    alone = step.model_copy(update={"use_cache": True, "pipeline": None})
+    graph = Graph.of({name: alone}, {name: ()})
+    with tempfile.TemporaryDirectory(prefix="distill_ray-bless-") as folder:
+        request = RunRequest(None, graph, cache_dir=folder, engine="inline", max_batches=batches)
+        result = run(request)
+        output = result.leaves[name]
+        stored = StoredUnits(StoreCatalog(result.store).indexes(output.function))
+        ended = stored.take(end_key(output.rows)) is not None
+        return RowReader(result.store).of_output(output, range(output.rows)), ended
+
+
+def _differences(old: Units, new: Units) -> Iterator[RowDifference]:
     """Row by row and column by column."""
     for unit, (before, now) in enumerate(zip(old, new, strict=True)):
         for number, (old_row, new_row) in enumerate(zip_longest(before, now)):

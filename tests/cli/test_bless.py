@@ -20,7 +20,9 @@ import time
 
 from distill_ray.models import LLM
 from distill_ray.pipeline import Pipeline
-from distill_ray.steps import GlobalStep, LoadDataFromDicts, RuntimeParameter, Step, StepInput, StepOutput
+from distill_ray.steps import GeneratorStep, GlobalStep, LoadDataFromDicts, RuntimeParameter, Step
+from distill_ray.steps import StepInput, StepOutput
+from distill_ray.types import GeneratorStepOutput
 from distill_ray.steps.tasks import Task
 
 
@@ -39,6 +41,11 @@ class Measure(Step):
         yield kept
 
 
+class Measured(Step):
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield inputs
+
+
 class Join(Step):
     def process(self, *inputs: StepInput) -> StepOutput:
         yield [{**one, "other": other["n"]} for one, other in zip(*inputs)]
@@ -51,6 +58,12 @@ class Sort(GlobalStep):
 
 def shout(text):
     return text.upper()
+
+
+class Count(GeneratorStep):
+    def process(self, offset: int = 0) -> GeneratorStepOutput:
+        for start in range(offset, 60, self.batch_size):
+            yield [{"c": n} for n in range(start, start + self.batch_size)], start + self.batch_size >= 60
 
 
 class Label(Step):
@@ -103,6 +116,7 @@ with Pipeline(name="blessed") as pipeline:
     load >> measure >> Sort(name="sort")
     [load, LoadDataFromDicts(name="more", data=[{"n": -n} for n in range(95)])] >> Join(name="join")
     load >> Label(name="label", input_batch_size=10)
+    Count(name="count", batch_size=10) >> Measured(name="after")
     load >> Ask(name="ask", llm=Clock(), input_batch_size=20)
 """
 
@@ -113,6 +127,8 @@ HITS = {
     "measure": "not needed",
     "join": "hit",
     "sort": "hit",
+    "count": "not needed",
+    "after": "hit",
     "label": "hit",
     "ask/request": "not needed",
     "ask/answer": "not needed",
@@ -235,6 +251,21 @@ def test_of_a_model_whose_answers_differ_by_themselves_it_is_said(ran: Project, 
     assert "The step asks a model: its answers may differ although the code does the same." in out
     bless(ran, "ask", "--samples", "3", "--yes")
     assert ran.plan() == HITS
+
+
+def test_of_a_generator_its_first_batches_are_tried(ran: Project) -> None:
+    ran.edit('[{"c": n} for', "[dict(c=n) for")
+    (trial,) = bless(ran, "count", "--samples", "2")["trials"]
+    assert (trial["units"], trial["rows"], trial["differences"]) == (2, 20, [])
+    assert ran.plan() == HITS
+
+
+def test_a_generator_that_makes_other_rows_or_ends_too_early_is_not_blessed(ran: Project) -> None:
+    ran.edit('[{"c": n} for', '[{"c": n + 1} for')
+    assert "c: 0 -> 1" in bless(ran, "count", code=2)["message"]
+    ran.edit('[{"c": n + 1} for', '[{"c": n} for')
+    ran.edit("range(offset, 60, self.batch_size)", "range(offset, 30, self.batch_size)")
+    assert "row 0: is missing" in bless(ran, "count", code=2)["message"]
 
 
 def test_a_step_with_several_predecessors_is_tried_on_the_rows_of_all(ran: Project) -> None:
