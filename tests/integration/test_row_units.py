@@ -205,7 +205,7 @@ def test_equal_rows_stay_separate(lab: Lab) -> None:
 def test_filters_and_steps_that_give_several_rows_reuse_too(lab: Lab) -> None:
     data = numbers(60, other="x")
     made, _ = lab.run(data, Even, Repeat)
-    expected = [{"n": n, "other": "x", "k": k} for n in range(0, 60, 2) for k in range(n % 3)]
+    expected: Rows = [{"n": n, "other": "x", "k": k} for n in range(0, 60, 2) for k in range(n % 3)]
     assert rows_of(made) == expected
     found, computed = lab.run([*data[::-1], {"n": 62, "other": "x"}], Even, Repeat, size=9)
     assert computed == {"even": 1, "repeat": 1}
