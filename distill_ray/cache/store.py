@@ -74,13 +74,18 @@ class CacheStore:
         return manifest
 
     def write_manifest(self, manifest: Manifest, *, replace: bool) -> Manifest:
-        """Publish a complete output; without ``replace`` the first one written stays, and is returned."""
+        """Publish a complete output.
+
+        Without ``replace`` the first one written stays, and is returned, as long as it can be believed.
+        """
         path = manifest.function.manifest(manifest.output_key)
         if not replace:
             if self.storage.put_if_absent(path, manifest.to_json()):
                 return manifest
             with suppress(CorruptObjectError):  # a damaged one is replaced
-                return self.read_manifest(manifest.function, manifest.output_key) or manifest
+                first = self.read_manifest(manifest.function, manifest.output_key)
+                if first is not None and not self.missing_parts(first):
+                    return first
         self.storage.publish(path, manifest.to_json())
         return manifest
 

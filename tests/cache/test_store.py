@@ -226,6 +226,14 @@ def test_a_manifest_is_no_hit_where_a_part_is_cut(store: CacheStore, catalog: St
     assert catalog.manifest(FUNCTION, KEY) == (None, f"1 of its 2 parts are gone or cut: {torn.name}")
 
 
+def test_a_manifest_whose_parts_are_gone_does_not_stay(store: CacheStore) -> None:
+    gone, there = write_part(store), write_part(store, "run-000-00002")
+    store.write_manifest(manifest_of(gone), replace=False)
+    file_of(store, FUNCTION.part(gone.name)).unlink()
+    assert store.write_manifest(manifest_of(there), replace=False) == manifest_of(there)
+    assert store.read_manifest(FUNCTION, KEY) == manifest_of(there)
+
+
 # Units over runs.
 
 
