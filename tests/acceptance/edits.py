@@ -364,7 +364,7 @@ TASKS = (
     ),
     Edit(
         "parser",
-        replaced(ASKING, ('(output or "").strip()', '(output or "").upper()')),
+        replaced(ASKING, ('(output or "").strip()', 'f"{output}."')),
         "the task's own code, and what reads its column",
         {**TASK, **TAGGED},
     ),

@@ -14,13 +14,14 @@ import sys
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distill_ray.cli.script import load_pipeline
 from distill_ray.pipeline import Pipeline
+from distill_ray.pipeline.running import Engine
 
 
-def run(pipeline: Pipeline, root: str, engine: Literal["ray", "inline"]) -> list[dict[str, Any]]:
+def run(pipeline: Pipeline, root: str, engine: Engine) -> list[dict[str, Any]]:
     pipeline.cache_dir = root
     return pipeline.run(engine=engine)["default"]["train"].to_list()
 
@@ -33,19 +34,18 @@ def work_in(log: Path) -> Counter[str]:
     return work
 
 
-def measure(script: str, engine: Literal["ray", "inline"]) -> dict[str, Any]:
+def measure(script: str, engine: Engine) -> dict[str, Any]:
     log = Path(script).with_name("work.log")
     log.write_text("", encoding="utf-8")
     pipeline = load_pipeline(script)
     warm = run(pipeline, f"{script}.cache", engine)
     work = work_in(log)
-    cold = run(pipeline, f"{script}.empty", "inline")
+    cold = run(pipeline, f"memory://{script}", "inline")
     differing = sum(one != other for one, other in zip_longest(warm, cold))
     digest = hashlib.sha256(json.dumps(cold, sort_keys=True).encode()).hexdigest()
     return {"work": work, "wrong_rows": differing, "digest": digest}
 
 
 if __name__ == "__main__":
-    engine, *scripts = sys.argv[1:]
-    assert engine in ("ray", "inline")
-    print(json.dumps([measure(script, engine) for script in scripts]))
+    chosen: Engine = "ray" if sys.argv[1] == "ray" else "inline"
+    print(json.dumps([measure(script, chosen) for script in sys.argv[2:]]))

@@ -28,6 +28,8 @@ MEASURE = Path(__file__).with_name("measure_edits.py")
 PAGE = Path(__file__).parents[2] / "docs" / "cache.md"
 BEGIN, END = "<!-- measured by tests/acceptance/test_edits.py -->\n", "<!-- until here -->\n"
 
+pytestmark = pytest.mark.timeout(600)
+
 EDITS_AT_ONCE = 8
 """Edits of the script alone that share a process: what they import is the same."""
 
@@ -138,7 +140,6 @@ def test_an_edit_has_what_it_concerns_computed(edit: Edit, laboratory: Laborator
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @by_name
 def test_an_edit_has_the_same_computed_on_ray(edit: Edit, laboratory_on_ray: Laboratory) -> None:
     check(edit, laboratory_on_ray.measured(edit), laboratory_on_ray.before)

@@ -3,7 +3,7 @@
 LIMIT = 4
 STOP_WORD = "the"
 
-is_loud = lambda text: text.endswith("parcel")  # noqa: E731
+is_loud = lambda text: text.endswith("parcel")
 
 
 def shorten(text: str, limit: int) -> str:
