@@ -192,6 +192,9 @@ def reasons_of(
         return compare_functions(history.function_record(before.function), now[name].signed)
 
     own = dict(zip(concerned, at_once(changes_of, concerned), strict=True))
+    for name in now:
+        if units := comparison.other_units(name):
+            own[name] = (*own.get(name, ()), units)
 
     def why(name: str) -> tuple[Reason, ...]:
         run = comparison.run_with_it(name)
@@ -213,8 +216,8 @@ def compare_functions(before: FunctionRecord | None, now: StepFunction) -> tuple
 def _reasons(name: str, comparison: Comparison, own: Mapping[str, tuple[Reason, ...]]) -> tuple[Reason, ...]:
     if comparison.before(name) is None:
         return (Reason("first run", "first run in this pipeline"),)
-    others = (comparison.other_units(name), comparison.upstream(name, own))
-    found = (*own.get(name, ()), *(reason for reason in others if reason))
+    above = comparison.upstream(name, own)
+    found = (*own.get(name, ()), *((above,) if above else ()))
     return found or (Reason("unknown", "another output of it is stored, not the one that is wanted"),)
 
 

@@ -1,7 +1,7 @@
 """Two to four processes run one pipeline on one root at the same time: they compute each unit once.
 
 Where one of them is killed, what it had not flushed is computed again by another, and nothing else. The usual
-suite runs a race in which one is killed; all races are run, and a table in docs/reliability.md is written, by ::
+suite runs a race in which one is killed; all races are run, and docs/reliability.md is written, by ::
 
     DISTILL_RAY_WRITE_TABLES=1 pytest -m slow tests/acceptance/test_races.py
 """

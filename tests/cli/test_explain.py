@@ -304,6 +304,12 @@ def test_other_weights_are_another_model(ran: ExplainedProject) -> None:
     assert set(kinds) == {"model"}
 
 
+def test_another_batch_size_is_a_parameter_and_named_by_the_steps_below(ran: ExplainedProject) -> None:
+    ran.edit('name="measure", input_batch_size=10', 'name="measure", input_batch_size=8')
+    assert ran.reasons("measure") == ["config: input_batch_size: 10 -> 8"]
+    assert ran.reasons("sort") == ["upstream: 'measure' (config)"]
+
+
 def test_a_forced_step_says_where_it_is_forced(ran: ExplainedProject) -> None:
     ran.edit('Measure(name="measure",', 'Measure(name="measure", use_cache=False,')
     explained = ran.explain()
