@@ -50,6 +50,7 @@ def test_the_steps_of_a_run_are_remembered_under_the_pipelines_name(cache_root: 
                     "output_key": plan["load"].output_key,
                     "predecessors": [],
                     "limit": None,
+                    "batch_size": None,
                 },
                 "add": {
                     "class": "Add",
@@ -57,6 +58,7 @@ def test_the_steps_of_a_run_are_remembered_under_the_pipelines_name(cache_root: 
                     "output_key": plan["add"].output_key,
                     "predecessors": ["load"],
                     "limit": None,
+                    "batch_size": 50,
                 },
             },
         }
