@@ -226,7 +226,8 @@ def decode_part(data: bytes) -> tuple[pa.Table, UnitIndex]:
     metadata, index = _parse_footer(footer)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, page_checksum_verification=True)
-        table = file.read().replace_schema_metadata(None)
+        # A thread of pyarrow's that lets go of `data` while Python ends would abort the process.
+        table = file.read(use_threads=False).replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"its rows cannot be read by this version of pyarrow: {error}") from error
     return table, index

@@ -103,7 +103,8 @@ class SavedParts:
         data = self._checked(file, lambda: self.storage.read(file.path))
         if sha256(data).hexdigest() != file.sha256:
             raise self._explained(file, CorruptObjectError("its content is not what was written"))
-        return pq.read_table(pa.BufferReader(data)).replace_schema_metadata(None)
+        # On this thread, as the cache's parts: see `decode_part`.
+        return pq.read_table(pa.BufferReader(data), use_threads=False).replace_schema_metadata(None)
 
     def schema(self, part: int) -> tuple[pa.Schema, int]:
         """See `Parts.schema`."""
