@@ -34,6 +34,12 @@ class StoreCatalog:
     _indexes: dict[tuple[FunctionId, PartEntry], UnitIndex] = field(
         default_factory=dict, init=False, repr=False
     )
+    _damage: dict[tuple[FunctionId, PartEntry], str] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """What is wrong with parts that were passed over since they are not what was written."""
+        return tuple(self._damage.values())
 
     def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
         """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
@@ -57,9 +63,13 @@ class StoreCatalog:
     def indexes(self, function: FunctionId) -> Sequence[tuple[PartEntry, UnitIndex]]:
         """Return the unit indexes of the parts that any run left of this function; reads each part's once."""
         parts = self.store.parts(function)
-        unread = [part for part in parts if (function, part) not in self._indexes]
+        seen = self._indexes.keys() | self._damage.keys()
+        unread = [part for part in parts if (function, part) not in seen]
         for part, index in self.store.read_indexes(function, unread):
             self._indexes[function, part] = index
+        for part in unread:
+            if (function, part) not in self._indexes and (damage := self.store.damage(function, part)):
+                self._damage[function, part] = damage
         known = [(part, self._indexes.get((function, part))) for part in parts]
         return unreplaced((part, index) for part, index in known if index is not None)
 

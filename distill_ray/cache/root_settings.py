@@ -136,7 +136,8 @@ def _parse(data: bytes, url: str) -> RootSettings:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatVersionError(
             f"{url}/{FORMAT_FILE} holds {data[:200]!r}, which no distill_ray wrote that this one knows "
-            f"(it writes format {FORMAT_VERSION}). Use another `cache_dir`."
+            f"(it writes format {FORMAT_VERSION}). Use another `cache_dir`; or, if it was damaged, write it "
+            f'anew: {{"format": {FORMAT_VERSION}}}, with the salt and the aliases that it had.'
         ) from error
     raise FormatVersionError(_other_format(url, version))
 

@@ -125,6 +125,14 @@ class CacheStore:
         except StorageError:  # of a version to come: as if it were not there
             return None
 
+    def damage(self, function: FunctionId, part: PartEntry) -> str:
+        """Say what is wrong with a part whose index cannot be read; nothing where it is gone, or whole."""
+        try:
+            self.read_footer(function, part)
+        except CorruptObjectError as error:
+            return "" if isinstance(error.__cause__, FileNotFoundError) else str(error)
+        return ""
+
     def read_footer(self, function: FunctionId, part: PartEntry) -> bytes:
         """Read a part's last bytes, its footer among them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -177,6 +177,8 @@ def _guarded_run(request: RunRequest, plan: Plan, guard: Guard, started: float) 
     recorder = Recorder(records.write_file)
     emit = _fan_out((report.listen, recorder.listen, guard.listen, *request.listeners))
     emit(RunStarted(guard.run, plan.pipeline, store.storage.url, _decisions(plan)))
+    for damage in _damage(plan, guard.catalog):
+        emit(DamageFound(damage))
     status, error = "failed", ""
     try:
         manifests = _execute(request, plan, guard, records, emit)
@@ -239,6 +241,15 @@ def _attempt(
     except (CorruptObjectError, DamagedPartError) as error:
         emit(DamageFound(str(error)))
         return None
+
+
+def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:
+    """What the plan was made without, since it is not what was written."""
+    for step in plan.steps:
+        for reason in step.reasons:
+            if reason.kind == "damaged":
+                yield f"Step '{step.name}': {reason.text}"
+    yield from catalog.damage
 
 
 def _executor(engine: Engine) -> Executor:
