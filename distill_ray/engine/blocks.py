@@ -63,6 +63,11 @@ class Edge:
         """The next piece; there must be one."""
         return self._pieces[0]
 
+    @property
+    def tail(self) -> Piece:
+        """The last piece; there must be one."""
+        return self._pieces[-1]
+
     def take(self, rows: int) -> tuple[list[Slice], bytes]:
         """Take the next rows off; there must be as many."""
         slices, digests, missing = [], [], rows
@@ -158,6 +163,10 @@ class Blocks:
             entry.needed -= piece.rows
             if entry.needed == 0 and entry.live:
                 self._idle.add(piece.block)
+
+    def knows_keys(self, block: int, columns: tuple[str, ...]) -> bool:
+        """Whether the digests of some columns of a block's rows are at hand."""
+        return (block, columns) in self._keys
 
     def keys(self, piece: Slice, columns: tuple[str, ...]) -> bytes | None:
         """Digests of some columns of rows, 16 bytes a row; None where they are not known."""

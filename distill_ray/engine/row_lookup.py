@@ -35,9 +35,10 @@ def form_row_batches(state: StepState, blocks: Blocks) -> Iterator[ReadKeys]:
             window, state.window = _divided(state, window, known)
             _take_over(state, blocks, window, window.wholes)
             continue
+        if _needs_keys(state, window):
+            yield from _ask_for_keys(state, blocks, window)
         keys = _keys(state, blocks, window)
         if keys is None:
-            yield from _ask_for_keys(state, blocks, window.slices[0][0].block)
             return
         state.window = None
         _take_over(state, blocks, window, keys)
@@ -98,9 +99,14 @@ def _divided(state: StepState, window: Window, rows: int) -> tuple[Window, Windo
     return part(0, rows), part(rows, len(window.found))
 
 
+def _needs_keys(state: StepState, window: Window) -> bool:
+    """Whether some of a window's rows may be found by their keys only."""
+    return len(state.stored) > 0 and None in window.found
+
+
 def _keys(state: StepState, blocks: Blocks, window: Window) -> bytes | None:
-    """The keys of a window's rows; None: they must be asked for. Where none is needed, any will do."""
-    if not len(state.stored) or None not in window.found:
+    """The keys of a window's rows; None: they are being read. Where none is needed, any will do."""
+    if not _needs_keys(state, window):
         return window.wholes
     (first,) = window.slices[0]
     declared = blocks.keys(first, state.spec.columns or ())
@@ -116,17 +122,20 @@ def _each(digests: bytes) -> Iterator[bytes]:
     return (digests[start : start + DIGEST_SIZE] for start in range(0, len(digests), DIGEST_SIZE))
 
 
-def _ask_for_keys(state: StepState, blocks: Blocks, block: int) -> Iterator[ReadKeys]:
-    if block in state.asked_for_keys:
-        return
-    state.asked_for_keys.add(block)
-    columns = state.spec.columns or ()
-    place = blocks.place(block)
-    if place is None:
-        yield ReadKeys(state.spec.name, block, columns, None)
-    else:
-        step, part, first_row = place
-        yield ReadKeys(state.spec.name, block, columns, StoredPart(step, part.name), first_row)
+def _ask_for_keys(state: StepState, blocks: Blocks, window: Window) -> Iterator[ReadKeys]:
+    """Ask for the keys of a window's block, and of the last one that waits: it is read in the meantime."""
+    edge, columns = state.inputs[0], state.spec.columns or ()
+    wanted = [window.slices[0][0].block, *([edge.tail.slice.block] if edge.rows else [])]
+    for block in dict.fromkeys(wanted):
+        if block in state.asked_for_keys or blocks.knows_keys(block, columns):
+            continue
+        state.asked_for_keys.add(block)
+        place = blocks.place(block)
+        if place is None:
+            yield ReadKeys(state.spec.name, block, columns, None)
+        else:
+            step, part, first_row = place
+            yield ReadKeys(state.spec.name, block, columns, StoredPart(step, part.name), first_row)
 
 
 def _take_over(state: StepState, blocks: Blocks, window: Window, keys: bytes) -> None:
