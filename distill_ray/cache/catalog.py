@@ -67,11 +67,15 @@ class StoreCatalog:
         unread = [part for part in parts if (function, part) not in seen]
         for part, index in self.store.read_indexes(function, unread):
             self._indexes[function, part] = index
-        for part in unread:
-            if (function, part) not in self._indexes and (damage := self.store.damage(function, part)):
-                self._damage[function, part] = damage
+        for part in unread:  # an empty one only hides what another root holds
+            if part.size and (function, part) not in self._indexes:
+                self._note_damage(function, part)
         known = [(part, self._indexes.get((function, part))) for part in parts]
         return unreplaced((part, index) for part, index in known if index is not None)
+
+    def _note_damage(self, function: FunctionId, part: PartEntry) -> None:
+        if damage := self.store.damage(function, part):
+            self._damage[function, part] = damage
 
     def last_runs(self, pipeline: str) -> LastRuns:
         """Return the steps of the pipeline's last runs."""
