@@ -9,6 +9,7 @@ import ast
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 _UNSEEN = frozenset(
     {
@@ -62,6 +63,7 @@ class Names:
     unseen: frozenset[str]
 
 
+@lru_cache(maxsize=4096)  # many steps of a pipeline are of the same class, or use the same code
 def names_in(source: str) -> Names:
     r"""Find the names in whole lines of source, or in an expression in parentheses.
 

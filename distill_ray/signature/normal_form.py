@@ -11,6 +11,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from distill_ray.credentials import names_credential
 
@@ -23,6 +24,7 @@ _MARKS = _SECRETS | {"Unsigned"}
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 
 
+@lru_cache(maxsize=4096)  # many steps of a pipeline are of the same class, or use the same code
 def normal_form(source: str) -> str:
     r"""Give the normal form of a statement's whole lines, or of an expression in parentheses.
 
