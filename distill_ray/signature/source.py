@@ -125,8 +125,8 @@ def statements_binding(name: str, scope: Mapping[str, Any], *, changing: bool = 
     return "".join(
         file.piece(node).text
         for file in module_files(scope)
-        for node in _top_level(file.tree.body)
-        if _binds(node, name) or (changing and _changes(node, name))
+        for node, bound, changed in file.statements
+        if name in bound or (changing and name in changed)
     )
 
 
@@ -198,6 +198,11 @@ class _File:
                     origin = (node.module or "", node.level, alias.name)
                     found.setdefault(alias.asname or alias.name, []).append(origin)
         return found
+
+    @functools.cached_property
+    def statements(self) -> list[tuple[ast.stmt, frozenset[str], frozenset[str]]]:
+        """The statements at the top level that define nothing; of each the names it binds, and changes."""
+        return [(node, _bound(node), _changed_in(node)) for node in _top_level(self.tree.body)]
 
     @functools.cached_property
     def codes(self) -> set[CodeType]:
@@ -303,15 +308,18 @@ def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield node
 
 
-def _binds(node: ast.stmt, name: str) -> bool:
-    return any(
-        isinstance(inner, ast.Name) and inner.id == name and isinstance(inner.ctx, ast.Store)
+def _bound(node: ast.stmt) -> frozenset[str]:
+    """The names that a statement gives a value."""
+    return frozenset(
+        inner.id
         for inner in ast.walk(node)
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)
     )
 
 
-def _changes(node: ast.stmt, name: str) -> bool:
-    """Whether a statement has ``name.attribute = ...``, ``name[item] = ...`` or just ``name.method(...)``."""
+def _changed_in(node: ast.stmt) -> frozenset[str]:
+    """Names of which a statement has ``name.attribute = ...``, ``name[item] = ...``, ``name.method(...)``."""
+    found: set[str] = set()
     for inner in ast.walk(node):
         target: ast.AST | None = None
         if isinstance(inner, ast.Attribute | ast.Subscript) and not isinstance(inner.ctx, ast.Load):
@@ -320,9 +328,9 @@ def _changes(node: ast.stmt, name: str) -> bool:
             target = inner.value.func
         while isinstance(target, ast.Attribute | ast.Subscript):
             target = target.value
-            if isinstance(target, ast.Name) and target.id == name:
-                return True
-    return False
+            if isinstance(target, ast.Name):
+                found.add(target.id)
+    return frozenset(found)
 
 
 def class_scope(cls: type, functions: list[FunctionType]) -> Mapping[str, Any]:
