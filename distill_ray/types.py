@@ -25,6 +25,19 @@ StepInput: TypeAlias = list[dict[str, Any]]
 StepOutput: TypeAlias = Iterator[list[dict[str, Any]]]
 """What ``Step.process`` yields: lists of rows."""
 
+
+@dataclass(frozen=True)
+class RowFailure:
+    """What a row-wise step may yield in the place of a row's list: that row failed, the others did not.
+
+    Attributes:
+        error: why it failed. None: it was not tried since another row failed; only where the step's
+            ``on_error`` is ``"raise"``.
+    """
+
+    error: BaseException | None
+
+
 GeneratorStepOutput: TypeAlias = Iterator[tuple[list[dict[str, Any]], bool]]
 """What ``GeneratorStep.process`` yields: ``(rows, last)``."""
 

@@ -46,6 +46,7 @@ DOORS = {
         "KeepColumns",
         "LoadDataFromDicts",
         "LoadDataFromFileSystem",
+        "RowFailure",
         "RuntimeParameter",
         "Step",
         "StepColumns",

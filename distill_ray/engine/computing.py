@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from distill_ray.cache.rows import row_digests
 from distill_ray.cache.units import column_digests, row_keys
@@ -11,10 +12,13 @@ from distill_ray.engine.calls import process_batch, process_rows
 from distill_ray.engine.made import Made, Unit
 from distill_ray.engine.messages import BatchWork, FailedRows, Failure
 from distill_ray.engine.row_units import joined, shape_of
-from distill_ray.errors import UndeclaredColumnError
+from distill_ray.errors import RowError, UndeclaredColumnError
 from distill_ray.steps.base import Step, is_row_wise
 from distill_ray.steps.declared import declared_columns, handed
-from distill_ray.types import Batch, Row
+from distill_ray.types import Batch, Row, RowFailure
+
+_Outcome: TypeAlias = Unit | BaseException | None
+"""What became of a row: what was made of it, why it failed, or None: not tried since another failed."""
 
 
 @dataclass(frozen=True)
@@ -23,23 +27,26 @@ class Computing:
 
     Attributes:
         step: the loaded step.
-        explain: puts what ``process`` raised into words.
+        explain: puts what ``process`` raised into words; told which rows it was given, where that is known.
     """
 
     step: Step
-    explain: Callable[[BaseException], Failure]
+    explain: Callable[[BaseException, tuple[int, int] | None], Failure]
 
     def batch(self, made: Made, batch: BatchWork, inputs: Sequence[Batch]) -> None:
-        """Compute a batch's units.
+        """Compute a batch's units, or say what failed.
 
-        Raises:
-            Exception: what ``process`` raised, where the step's ``on_error`` is ``"raise"``.
+        Of a row-wise step's batch with a row that ends the run, the rows that were made are taken in all the
+        same: they are stored.
         """
-        if is_row_wise(self.step):
-            self._rows(made, batch, inputs)
-        else:
-            self._whole(made, batch, inputs)
-        made.batches += 1
+        compute = self._rows if is_row_wise(self.step) else self._whole
+        try:
+            compute(made, batch, inputs)
+        except (Exception, SystemExit) as error:
+            rows = (batch.runs[0][0], batch.runs[0][0] + batch.rows) if len(batch.runs) == 1 else None
+            made.failure = self.explain(error, rows)
+        if made.failure is None:
+            made.finish()
 
     def _whole(self, made: Made, batch: BatchWork, inputs: Sequence[Batch]) -> None:
         try:
@@ -56,19 +63,33 @@ class Computing:
     def _rows(self, made: Made, batch: BatchWork, inputs: Sequence[Batch]) -> None:
         first, *others = inputs
         keys, wholes = keys_of(self.step, inputs)
-        found = self._units(first, others)
-        for place, (number, unit) in enumerate(zip(batch.numbers, found, strict=True)):
+        outcomes = self._outcomes(first, others)
+        for place, (number, outcome) in enumerate(zip(batch.numbers, outcomes, strict=True)):
             cut = slice(16 * place, 16 * place + 16)
-            if isinstance(unit, Unit):
-                made.add(unit, keys[cut], wholes[cut])
-            else:
-                failed = self._failed(unit, number, 1)
+            if isinstance(outcome, Unit):
+                made.add(outcome, keys[cut], wholes[cut])
+            elif not self._ends_run(outcome):
+                failed = self._failed(outcome or _untried(), number, 1)
                 made.add_failed(failed, self._without([first[place]]), wholes[cut])
+        made.failure = self._first_failure(batch.numbers, outcomes)
 
-    def _units(self, rows: Batch, others: Sequence[Batch]) -> list[Unit | BaseException]:
-        """What becomes of each row; where the batch fails, each of its rows is tried by itself."""
+    def _ends_run(self, error: BaseException | None) -> bool:
+        return self.step.on_error == "raise" or isinstance(error, UndeclaredColumnError)
+
+    def _first_failure(self, numbers: Sequence[int], outcomes: Sequence[_Outcome]) -> Failure | None:
+        """The first row that ends the run, with those after it that failed together with it."""
+        for place, error in enumerate(outcomes):
+            if isinstance(error, BaseException) and self._ends_run(error):
+                end = place + 1
+                while end < len(outcomes) and outcomes[end] is error and numbers[end] == numbers[end - 1] + 1:
+                    end += 1
+                return self.explain(error, (numbers[place], numbers[end - 1] + 1))
+        return None
+
+    def _outcomes(self, rows: Batch, others: Sequence[Batch]) -> list[_Outcome]:
+        """What becomes of each row; where the batch raises as a whole, each is tried by itself."""
         try:
-            return list(self._all_units(rows, others))
+            return self._at_once(rows, others)
         except UndeclaredColumnError:
             raise
         except (Exception, SystemExit) as error:
@@ -77,12 +98,20 @@ class Computing:
             if len(rows) == 1:
                 return [error]
         alone = zip(rows, *(_shared_out(each, len(rows)) for each in others), strict=True)
-        return [unit for row, *shares in alone for unit in self._units([row], shares)]
+        return [outcome for row, *shares in alone for outcome in self._outcomes([row], shares)]
 
-    def _all_units(self, rows: Batch, others: Sequence[Batch]) -> list[Unit]:
+    def _at_once(self, rows: Batch, others: Sequence[Batch]) -> list[_Outcome]:
         declared = frozenset(declared_columns(self.step))
         made = process_rows(self.step, [handed(rows, declared), *others])
-        return [self._unit(row, own, declared) for row, own in zip(rows, made, strict=True)]
+        return [self._outcome(row, own, declared) for row, own in zip(rows, made, strict=True)]
+
+    def _outcome(self, row: Row, own: list[Row] | RowFailure, declared: frozenset[str]) -> _Outcome:
+        if isinstance(own, RowFailure):
+            return own.error
+        try:
+            return self._unit(row, own, declared)
+        except Exception as error:  # what was made of the other rows is good
+            return error
 
     def _unit(self, row: Row, own: list[Row], declared: frozenset[str]) -> Unit:
         step = self.step
@@ -105,8 +134,14 @@ class Computing:
         return Unit(out, row_digests(out), shapes, limits)
 
     def _failed(self, error: BaseException, first_row: int, rows: int) -> FailedRows:
-        failure = self.explain(error)
+        failure = self.explain(error, None)
         return FailedRows(first_row, rows, failure.message, failure.trace)
+
+
+def _untried() -> RowError:
+    return RowError(
+        "process() yielded RowFailure(None): only where `on_error` is 'raise' may it try no more."
+    )
 
 
 def keys_of(step: Step, inputs: Sequence[Batch]) -> tuple[bytes, bytes]:

@@ -30,7 +30,7 @@ class Unit:
 
 @dataclass
 class Made:
-    """Rows and units of one call, in order."""
+    """Rows and units of one call, in order. The finished ones are output; what follows is only stored."""
 
     rows: list[Row] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
@@ -41,6 +41,8 @@ class Made:
     shapes: list[Shape] = field(default_factory=list)
     failed: list[FailedRows] = field(default_factory=list)
     batches: int = 0
+    finished: int = 0
+    """Units of the batches that are done."""
     failure: Failure | None = None
     last: bool = False
     cost: tuple[float, int, int] | None = None
@@ -61,6 +63,11 @@ class Made:
         """Take in a unit that could not be made; the rows in its place are never found again."""
         self.failed.append(failed)
         self.add(unit, NO_UNIT, whole)
+
+    def finish(self, batches: int = 1) -> None:
+        """All that was added so far makes up batches that are done."""
+        self.batches += batches
+        self.finished = len(self.counts)
 
     def index(self, run: str, cost: tuple[float, int, int]) -> UnitIndex:
         """The index of a part that holds the rows; ``cost`` in seconds and tokens in and out."""

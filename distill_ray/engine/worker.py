@@ -148,18 +148,14 @@ class Worker:
 
     def _compute(self, made: Made, work: Work, inputs: list[Batch]) -> None:
         assert isinstance(self._step, Step)
-        computing = Computing(self._step, lambda error: self._raised("process()", error))
+        computing = Computing(self._step, lambda error, rows: self._raised("process()", error, rows))
         strides = self._step.strides or (1,) * len(inputs)
         start = 0
         for batch in work.batches:
             end = start + batch.rows
-            try:
-                computing.batch(
-                    made, batch, [rows[start * n : end * n] for rows, n in zip(inputs, strides, strict=True)]
-                )
-            except (Exception, SystemExit) as error:
-                rows = (batch.runs[0][0], batch.runs[0][0] + batch.rows) if len(batch.runs) == 1 else None
-                made.failure = self._raised("process()", error, rows)
+            cuts = [rows[start * n : end * n] for rows, n in zip(inputs, strides, strict=True)]
+            computing.batch(made, batch, cuts)
+            if made.failure is not None:
                 return
             start = end
 
@@ -187,7 +183,7 @@ class Worker:
             seconds += part.index.seconds * share
             input_tokens += part.index.input_tokens * share
             output_tokens += part.index.output_tokens * share
-        made.batches = len(work.batches)
+        made.finish(len(work.batches))
         made.cost = seconds, round(input_tokens), round(output_tokens)
 
     def _generate(self, made: Made, step: GeneratorStep, work: Work) -> None:
@@ -211,7 +207,7 @@ class Worker:
         rows, self._ended = next(self._rows_yielded)
         if rows:
             made.add(Unit(rows, row_digests(rows)), offset_key(self._offset))
-            made.batches += 1
+            made.finish()
             self._offset += len(rows)
 
     def _finish(self, work: Work, made: Made, started: float) -> tuple[pa.Table | None, WorkRecord]:
@@ -222,8 +218,8 @@ class Worker:
         seconds, tokens = time.perf_counter() - started, self._step.tokens_of(made.rows)
         record = WorkRecord(
             batches=made.batches,
-            counts=tuple(made.counts),
-            digests=b"".join(made.digests),
+            counts=tuple(made.counts[: made.finished]),
+            digests=b"".join(made.digests[: made.finished]),
             nbytes=table.nbytes,
             seconds=seconds,
             input_tokens=0 if made.cost else tokens[0],

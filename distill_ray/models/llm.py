@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
@@ -61,6 +61,10 @@ class GenerateOutput(_Output, total=False):
     finish_reasons: list[str]
     most_tokens: list[int]
     logprobs: list[list[list[dict[str, Any]]]]
+
+
+Outcome: TypeAlias = GenerateOutput | Exception | None
+"""What became of a request: its output, why it failed, or None: it was not sent since another one failed."""
 
 
 class LLM(Declaration, ABC):
@@ -117,7 +121,48 @@ class LLM(Declaration, ABC):
         kwargs = self._checked_kwargs({**self.generation_kwargs, **generation_kwargs})
         outputs = self.generate(inputs=inputs, num_generations=num_generations, **kwargs)
         given: list[Any] = outputs if isinstance(outputs, list) else [outputs]
-        return [self._checked_output(output) for output in given]
+        checked = [self._checked_output(output) for output in given]
+        if len(checked) != len(inputs):
+            raise ModelError(f"{type(self).__name__} gave {len(checked)} outputs for {len(inputs)} inputs.")
+        return checked
+
+    def generate_each(
+        self,
+        inputs: list[ChatType],
+        num_generations: int = 1,
+        *,
+        stop_at_failure: bool,
+        **generation_kwargs: Any,
+    ) -> list[list[Outcome]]:
+        """Generate as `generate_outputs` does, but keep what was generated where some of it failed.
+
+        Where ``generate`` fails, nothing is known of any conversation of the batch: all of them have failed,
+        or, unless it is to stop, each is asked by itself.
+
+        Args:
+            inputs: The conversations.
+            num_generations: How many answers to return for each.
+            stop_at_failure: Send nothing more once something has failed.
+            generation_kwargs: Change the model's own.
+
+        Returns:
+            For each conversation the outcomes of the requests made for it: one for all its generations, or
+            one for each of them.
+        """
+        try:
+            outputs = self.generate_outputs(inputs, num_generations, **generation_kwargs)
+        except Exception as error:
+            if stop_at_failure or len(inputs) == 1:
+                return [[error] for _ in inputs]
+        else:
+            return [[output] for output in outputs]
+        return [
+            outcomes
+            for chat in inputs
+            for outcomes in self.generate_each(
+                [chat], num_generations, stop_at_failure=False, **generation_kwargs
+            )
+        ]
 
     def get_generation_kwargs(self) -> dict[str, Any]:
         """Return the arguments of every call to ``generate``."""
@@ -211,7 +256,29 @@ class AsyncLLM(LLM):
             ModelError: A request failed for good; names the place of its conversation in the batch.
         """
         kwargs = self._checked_kwargs(kwargs)
-        return self._run(self._generate_batch(inputs, num_generations, kwargs))
+        outcomes = self._run(self._outcomes(inputs, num_generations, kwargs, stop_at_failure=True))
+        if failures := [each for made in outcomes for each in made if isinstance(each, Exception)]:
+            raise failures[0]
+        return [join_outputs(cast("list[GenerateOutput]", made)) for made in outcomes]
+
+    def generate_each(
+        self,
+        inputs: list[ChatType],
+        num_generations: int = 1,
+        *,
+        stop_at_failure: bool,
+        **generation_kwargs: Any,
+    ) -> list[list[Outcome]]:
+        """Return what became of each request; those on their way when one fails are waited for.
+
+        See `LLM.generate_each`.
+        """
+        if type(self).generate is not AsyncLLM.generate:  # a subclass has a way of its own
+            return super().generate_each(
+                inputs, num_generations, stop_at_failure=stop_at_failure, **generation_kwargs
+            )
+        kwargs = self._checked_kwargs({**self.generation_kwargs, **generation_kwargs})
+        return self._run(self._outcomes(inputs, num_generations, kwargs, stop_at_failure=stop_at_failure))
 
     def unload(self) -> None:
         """End the event loop."""
@@ -224,30 +291,48 @@ class AsyncLLM(LLM):
             self._event_loop = EventLoopThread()
         return self._event_loop.run(coroutine)
 
-    async def _generate_batch(
-        self, inputs: list[ChatType], num_generations: int, kwargs: dict[str, Any]
-    ) -> list[GenerateOutput]:
-        """Run the calls for all conversations; the first failure cancels the rest."""
+    async def _outcomes(
+        self, inputs: list[ChatType], num_generations: int, kwargs: dict[str, Any], *, stop_at_failure: bool
+    ) -> list[list[Outcome]]:
+        """Run the calls for all conversations."""
         free = asyncio.Semaphore(self.max_concurrency)
         calls = self._calls(num_generations, kwargs)
+        failed = False
 
-        async def call(index: int, count: int, arguments: dict[str, Any]) -> GenerateOutput:
+        async def outcome(index: int, count: int, arguments: dict[str, Any]) -> Outcome:
+            nonlocal failed
             async with free:
+                if failed and stop_at_failure:
+                    return None
                 try:
-                    output = await self.agenerate(inputs[index], num_generations=count, **arguments)
-                    return self._checked_output(output)
-                except Exception as error:
-                    raise ModelError(
-                        f"{type(self).__name__} '{self.model_name}', input {index} of {len(inputs)}: "
-                        f"{str(error) or type(error).__name__}"
-                    ) from error
+                    return await self._call(inputs, index, count, arguments)
+                except ModelError as error:
+                    failed = True
+                    return error
 
-        outputs = await all_or_cancel(
-            call(index, count, arguments) for index in range(len(inputs)) for count, arguments in calls
-        )
-        return [
-            join_outputs(outputs[start : start + len(calls)]) for start in range(0, len(outputs), len(calls))
+        tasks = [
+            asyncio.ensure_future(outcome(index, count, arguments))
+            for index in range(len(inputs))
+            for count, arguments in calls
         ]
+        try:
+            outcomes = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()  # of those that are left where this one is interrupted
+        return [outcomes[start : start + len(calls)] for start in range(0, len(outcomes), len(calls))]
+
+    async def _call(
+        self, inputs: list[ChatType], index: int, count: int, arguments: dict[str, Any]
+    ) -> GenerateOutput:
+        try:
+            output = await self.agenerate(inputs[index], num_generations=count, **arguments)
+            return self._checked_output(output)
+        except Exception as error:
+            raise ModelError(
+                f"{type(self).__name__} '{self.model_name}', input {index} of {len(inputs)}: "
+                f"{str(error) or type(error).__name__}"
+            ) from error
 
     def _calls(self, num_generations: int, kwargs: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
         """Return the calls that one conversation needs: how many generations each, and its arguments."""
@@ -259,18 +344,6 @@ class AsyncLLM(LLM):
     def generation_method(cls) -> Callable[..., Any]:
         """Return the method whose arguments ``generation_kwargs`` may hold."""
         return cls.agenerate
-
-
-async def all_or_cancel(calls: Iterable[Awaitable[GenerateOutput]]) -> list[GenerateOutput]:
-    """Await all; where one fails, cancel the others and raise its error."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 def with_sample_seed(kwargs: dict[str, Any], sample: int) -> dict[str, Any]:

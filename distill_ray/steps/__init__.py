@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distill_ray.steps.loaders.file_system import LoadDataFromFileSystem
     from distill_ray.types import (
         GeneratorStepOutput,
+        RowFailure,
         RuntimeParameter,
         StepColumns,
         StepInput,
@@ -28,6 +29,7 @@ _HOMES = {
     "KeepColumns": "distill_ray.steps.columns.keep",
     "LoadDataFromDicts": "distill_ray.steps.loaders.dicts",
     "LoadDataFromFileSystem": "distill_ray.steps.loaders.file_system",
+    "RowFailure": "distill_ray.types",
     "RuntimeParameter": "distill_ray.types",
     "Step": "distill_ray.steps.base",
     "StepColumns": "distill_ray.types",
@@ -45,6 +47,7 @@ __all__ = [
     "KeepColumns",
     "LoadDataFromDicts",
     "LoadDataFromFileSystem",
+    "RowFailure",
     "RuntimeParameter",
     "Step",
     "StepColumns",

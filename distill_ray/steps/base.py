@@ -214,6 +214,10 @@ class Step(BaseStep):
     a list for each row of the batch, or the same number of rows for each row, in their order, or only some
     of the very dicts it was given.
 
+    Where a row-wise step raises, nothing is known of any row of the batch. One that knows which rows failed
+    yields ``RowFailure(error)`` in the place of each of them, and a list for each of the others: what it made
+    of these is stored, whatever ``on_error`` is, and they are not given to it again.
+
     Attributes:
         row_wise: see above.
         joins_input: whether the columns that a row-wise step is not handed are joined onto its rows.

@@ -15,12 +15,13 @@ from distill_ray.models.llm import (
     LLM,
     ChatType,
     GenerateOutput,
+    Outcome,
     arguments_of,
     max_new_tokens_of,
     with_sample_seed,
 )
 from distill_ray.steps.base import Step
-from distill_ray.types import Batch, Row, StepColumns, StepInput, StepOutput, Unsigned
+from distill_ray.types import Batch, Row, RowFailure, StepColumns, StepInput, Unsigned
 
 _ENDED = frozenset({"stop", "eos_token", "stop_sequence"})
 """How servers say that an answer ended by itself."""
@@ -100,12 +101,14 @@ class Answers(Step):
         self.asked.unload()
         super().unload()
 
-    def process(self, inputs: StepInput) -> StepOutput:
-        """Yield the answers."""
-        asked = [row for row in inputs if row["request"] is not None]
-        answers = iter(ask(self.asked, [(row["request"], row["sample"]) for row in asked]))
+    def process(self, inputs: StepInput) -> Iterator[Batch | RowFailure]:
+        """Yield for each row its answer, or why there is none."""
+        requests = [(row["request"], row["sample"]) for row in inputs if row["request"] is not None]
+        answers = iter(ask_each(self.asked, requests, stop_at_failure=self.on_error == "raise"))
         missing = dict.fromkeys(self.outputs)
-        yield [dict(missing) if row["request"] is None else next(answers) for row in inputs]
+        for row in inputs:
+            answer = dict(missing) if row["request"] is None else next(answers)
+            yield answer if isinstance(answer, RowFailure) else [answer]
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,29 @@ class _Series:
 
 
 def ask(llm: LLM, asked: Sequence[tuple[ChatType, int]]) -> Batch:
+    """Ask for one sample of each request, as `ask_each` does.
+
+    Raises:
+        Exception: what the first of them failed with.
+    """
+    answers = ask_each(llm, asked, stop_at_failure=True)
+    for answer in answers:
+        if isinstance(answer, RowFailure) and answer.error is not None:
+            raise answer.error
+    return [answer for answer in answers if not isinstance(answer, RowFailure)]
+
+
+def ask_each(
+    llm: LLM, asked: Sequence[tuple[ChatType, int]], *, stop_at_failure: bool
+) -> list[Row | RowFailure]:
     """Ask for one sample of each request; those of one request that follow each other are asked for at once.
 
     With a seed the k-th sample uses ``seed + k``.
 
-    Raises:
-        ModelError: the model gave another number of answers than were asked for, or failed.
+    Args:
+        llm: the model.
+        asked: requests, and the number of the sample of each.
+        stop_at_failure: send nothing more once something has failed.
     """
     kwargs = arguments_of(llm)
     series = list(_series(asked))
@@ -131,14 +151,18 @@ def ask(llm: LLM, asked: Sequence[tuple[ChatType, int]]) -> Batch:
     for each in series:
         first = each.sample if kwargs.get("seed") is not None else 0
         calls.setdefault((first, each.count), []).append(each)
-    answers: dict[int, Batch] = {}
+    answers: dict[int, list[Row | RowFailure]] = {}
+    failed = False
     for (first, count), members in calls.items():
         arguments = with_sample_seed(kwargs, first) if first else kwargs
         requests = [each.request for each in members]
-        outputs = llm.generate_outputs(inputs=requests, num_generations=count, **arguments)
-        _check(llm, outputs, len(members), count)
-        for each, output in zip(members, outputs, strict=True):
-            answers[id(each)] = [_answer(llm, output, index) for index in range(count)]
+        outcomes: list[list[Outcome]] = [[None] for _ in requests]
+        if not (failed and stop_at_failure):
+            outcomes = llm.generate_each(requests, count, stop_at_failure=stop_at_failure, **arguments)
+        for each, made in zip(members, outcomes, strict=True):
+            samples = count // len(made)
+            answers[id(each)] = [answer for outcome in made for answer in _answers(llm, outcome, samples)]
+            failed = failed or any(isinstance(answer, RowFailure) for answer in answers[id(each)])
     return [answer for each in series for answer in answers[id(each)]]
 
 
@@ -151,13 +175,15 @@ def _series(asked: Sequence[tuple[ChatType, int]]) -> Iterator[_Series]:
             start = end
 
 
-def _check(llm: LLM, outputs: Sequence[GenerateOutput], inputs: int, count: int) -> None:
-    name = type(llm).__name__
-    if len(outputs) != inputs:
-        raise ModelError(f"{name} gave {len(outputs)} outputs for {inputs} inputs.")
-    for output in outputs:
-        if (given := len(output["generations"])) != count:
-            raise ModelError(f"{name} gave {given} generations for an input, {count} were asked for.")
+def _answers(llm: LLM, outcome: Outcome, count: int) -> Sequence[Row | RowFailure]:
+    """What came of a request for some samples: the answers, or for each of them why there is none."""
+    if outcome is None or isinstance(outcome, Exception):
+        return [RowFailure(outcome)] * count
+    if (given := len(outcome["generations"])) != count:
+        name = type(llm).__name__
+        error = ModelError(f"{name} gave {given} generations for an input, {count} were asked for.")
+        return [RowFailure(error)] * count
+    return [_answer(llm, outcome, index) for index in range(count)]
 
 
 def _answer(llm: LLM, output: GenerateOutput, index: int) -> Row:

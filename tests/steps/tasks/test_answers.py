@@ -83,10 +83,10 @@ def test_with_a_seed_the_kth_sample_has_the_kth_seed_after_it() -> None:
 def test_no_request_has_no_answer_and_is_not_asked() -> None:
     llm = recording()
     given: list[Row] = [{"request": None, "sample": 0}, {"request": said("a"), "sample": 0}]
-    (rows,) = Answers.of(llm).process(given)
-    assert set(rows[0]) == set(rows[1])
-    assert set(rows[0].values()) == {None}
-    assert rows[1]["generation"] == "a0"
+    (none,), (answered,) = Answers.of(llm).process(given)
+    assert set(none) == set(answered)
+    assert set(none.values()) == {None}
+    assert answered["generation"] == "a0"
     assert llm.calls == [(["a"], 1, None)]
 
 
@@ -148,9 +148,9 @@ def test_where_a_server_counted_several_answers_together_each_may_have_had_all_t
         "most_tokens": [11, 11],
     }
     step = Answers.of(recording(output, max_new_tokens=20))
-    (rows,) = step.process([{"request": said("a"), "sample": sample} for sample in range(2)])
-    assert [step.limits_served([row]) for row in rows] == [(12, None)] * 2
-    assert step.tokens_of(rows) == (3, 11)
+    answers = list(step.process([{"request": said("a"), "sample": sample} for sample in range(2)]))
+    assert [step.limits_served(rows) for rows in answers] == [(12, None)] * 2
+    assert step.tokens_of([row for rows in answers for row in rows]) == (3, 11)
 
 
 def test_the_limit_in_force_is_the_one_given_or_the_models_own() -> None:

@@ -135,7 +135,7 @@ def test_a_missing_answer_fails_its_row(echo: Any) -> None:
     (asked,) = parts_of(TextGeneration(llm=echo(), num_generations=2), "t", 0)[0].process(
         [{"instruction": "a"}]
     )
-    (answered,) = answers.process(asked)
+    answered, _ = answers.process(asked)
     missing = [answered[0], dict.fromkeys(answers.outputs)]
     with pytest.raises(ModelError, match="1 of 2 answers are missing"):
         list(reading.process([{"instruction": "a"}], asked, missing))
