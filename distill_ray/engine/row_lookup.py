@@ -165,6 +165,7 @@ def _reuse_rows(
     state: StepState, blocks: Blocks, window: Window, rows: range, found: Sequence[StoredRows | None]
 ) -> None:
     """Let stored rows be output."""
+    state.counters.rows_in += len(rows)
     for stretch in _stretches([each for each in found[rows.start : rows.stop] if each is not None]):
         reuse(state, blocks, state.new_place(), stretch)
     _check_some(state, blocks, window, rows, found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from distill_ray.events import (
@@ -32,6 +34,9 @@ _WORK = (
 )
 """What adds up where a run was planned anew on the way."""
 
+FAILURES = 1_000
+"""Failures of a step that are told in words; how many rows failed is counted in any case."""
+
 
 class StepReport(BaseModel):
     """What became of one step.
@@ -54,7 +59,7 @@ class StepReport(BaseModel):
         seconds: seconds of work, over all replicas.
         input_tokens: tokens that models read in this run.
         output_tokens: tokens that models wrote in this run.
-        failures: what went wrong, in words.
+        failures: what went wrong, in words; after `FAILURES` of them one line says how many more there were.
         waited_for: the other run that computed it, and how far that was when it was last seen, in words.
         divergent: digests of the rows that another run made of the same, and of those that this run made.
     """
@@ -110,6 +115,7 @@ class RunReport(BaseModel):
     repairs: list[str] = Field(default_factory=list)
     steps: dict[str, StepReport] = Field(default_factory=dict)
     _done_before: dict[str, StepReport] = PrivateAttr(default_factory=dict)
+    _failures_untold: Counter[str] = PrivateAttr(default_factory=Counter)
 
     @property
     def rows_computed(self) -> int:
@@ -146,11 +152,19 @@ class RunReport(BaseModel):
         elif isinstance(event, StepAwaited):
             self.steps[event.step].waited_for = event.holder or self.steps[event.step].waited_for
         elif isinstance(event, StepFailed):
-            self.steps[event.step].failures.append(event.message)
+            self._note_failure(event.step, event.message)
         elif isinstance(event, RowsFailed):
-            self.steps[event.step].failures.append(f"{_rows(event)}: {event.message}")
+            self._note_failure(event.step, f"{_rows(event)}: {event.message}")
         elif isinstance(event, Divergent):
             self.steps[event.step].divergent = f"kept {event.kept} of run {event.kept_of}, made {event.made}"
+
+    def _note_failure(self, step: str, text: str) -> None:
+        failures = self.steps[step].failures
+        if len(failures) < FAILURES:
+            failures.append(text)
+            return
+        self._failures_untold[step] += 1
+        failures[FAILURES:] = [f"and {self._failures_untold[step]:,} more"]
 
     def _advance(self, event: StepAdvanced) -> None:
         step, before = self.steps[event.step], self._done_before.get(event.step)

@@ -180,6 +180,7 @@ def test_columns_that_a_step_does_not_declare_may_change(lab: Lab) -> None:
     for columns in ({"other": "y"}, {"other": "x", "more": [1]}, {}):
         found, computed = lab.run(numbers(200, **columns), Square)
         assert computed == {}
+        assert found.report.steps["square"].rows_in in (0, 200), "it is a hit, or all of them are taken"
         assert rows_of(found) == squares(numbers(200, **columns))
 
 
@@ -228,6 +229,7 @@ def test_misses_are_packed_into_full_batches(lab: Lab) -> None:
     found, computed = lab.run(numbers(200), Square, size=50)
     assert computed["square"] == 100
     assert found.report.steps["square"].batches_computed == 2
+    assert found.report.steps["square"].rows_in == 200, "those that are reused are taken too"
     assert rows_of(found) == squares(numbers(200))
 
 
@@ -246,6 +248,7 @@ def test_rows_that_fail_are_left_out_or_null_and_tried_again(lab: Lab) -> None:
     assert [row["n"] for row in rows_of(made)] == list(range(0, 20, 2))
     assert made.report.steps["odd"].rows_failed == 10
     assert made.report.steps["odd"].failures[0] == "input row 1: process() raised ValueError: 1 is odd"
+    assert made.report.steps["odd"].rows_in == 20
     made, computed = lab.run(data, Odd, Square, fields={"on_error": "null"})
     assert computed["odd"] >= 10
     assert computed["square"] == 10, "the rows that were left out are there now"
@@ -273,6 +276,16 @@ def test_a_sample_of_what_is_reused_can_be_computed_again(lab: Lab) -> None:
     assert (square.rows_reused, sample.rows_reused) == (100, 100)
     found, computed = lab.run(data, Square, Sample, verify=0.1)
     assert 0 < computed["square"] < 40
+
+
+def test_rows_that_cannot_be_computed_again_to_compare_differ_and_stay(lab: Lab) -> None:
+    lab.run(numbers(20), Odd, fields={"at": 7})
+    more = [*numbers(20), {"n": 20}]
+    found, _ = lab.run(more, Odd, fields={"on_error": "skip"}, verify=1.0)
+    assert [row["half"] for row in rows_of(found)] == [n // 2 for n in range(21)]
+    assert found.report.steps["odd"].rows_differing == 10
+    found, computed = lab.run(more, Odd)
+    assert (found.report.steps["odd"].decision, computed) == ("hit", {})
 
 
 def test_an_upstream_step_that_is_computed_anew_with_equal_rows_leaves_everything_below_reused(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from distill_ray.errors import StepError
-from distill_ray.events import RunUnguarded, StepAwaited
-from distill_ray.observe.report import RunReport, StepReport
+from distill_ray.events import RowsFailed, RunRepaired, RunUnguarded, StepAwaited
+from distill_ray.observe.report import FAILURES, RunReport, StepReport
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import LoadDataFromDicts, Step, StepInput, StepOutput
 from distill_ray.types import RuntimeParameter
@@ -75,6 +75,24 @@ def test_for_whom_a_step_waited_is_kept() -> None:
     assert report.steps["load"].waited_for == ""
     assert report.steps["work"].waited_for == "run r0 on host h, pid 7: 3 rows of step 'w'"
     assert report.unguarded == "others may compute it too"
+
+
+def test_so_many_failures_are_told_and_then_how_many_more_there_were() -> None:
+    report = RunReport()
+    report.listen(started(loading(), working()))
+    failed = [RowsFailed("work", row, 1, "no") for row in range(FAILURES + 1_200)]
+    for event in failed[:FAILURES]:
+        report.listen(event)
+    assert report.steps["work"].failures == [f"input row {row}: no" for row in range(FAILURES)]
+    for event in failed[FAILURES : FAILURES + 700]:
+        report.listen(event)
+    report.listen(RunRepaired((loading(), working())))
+    for event in failed[FAILURES + 700 :]:
+        report.listen(event)
+    failures = report.steps["work"].failures
+    assert len(failures) == FAILURES + 1
+    assert failures[-2:] == [f"input row {FAILURES - 1}: no", "and 1,200 more"]
+    assert report.steps["load"].failures == []
 
 
 def test_what_was_computed_is_counted() -> None:
