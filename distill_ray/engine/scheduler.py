@@ -213,7 +213,6 @@ class Scheduler:
         state.replicas[event.replica].calls -= 1
         record = event.record
         self._parts_written(record.written)
-        state.failed += record.failed
         for batch in batches:
             for run in batch.runs:
                 release(self.blocks, run)
@@ -221,6 +220,7 @@ class Scheduler:
             self.blocks.forget(event.block)
             compare(state, record, batches)
             return
+        state.failed += record.failed
         if record.counts:
             self.blocks.made(event.block, record.nbytes)
         count(state, record, batches)
