@@ -95,13 +95,27 @@ class CheckedRun:
 
     def check_error(self, error: str) -> None:
         """A run fails only for a reason that it has."""
-        expected = expect(self.draft)
+        expected = expect(self.draft, failures(self.report()))
         if "joined row by row" in error:
             uncertain = any(node.broken for node in self.draft.nodes)
             assert uncertain or any(each.uneven for each in expected.values())
             return
         assert "cannot do" in error, error
-        assert any(node.broken and node.on_error == "raise" for node in self.draft.nodes)
+        failing = [
+            unit.key
+            for node in self.draft.nodes
+            if node.on_error == "raise" and node.name in expected
+            for unit in expected[node.name].units
+            if unit.broken and (self.damaged or self.is_missing(node.name, unit.key, expected))
+        ]
+        assert failing, f"what cannot be done was stored, but: {error}"
+
+    def is_missing(self, name: str, key: str, expected: dict[str, Expected]) -> bool:
+        """Whether not all units of this key were stored that a step is given."""
+        if name in self.forced() or self.verify:
+            return True
+        family = next(group for group in self.groups() if name in group)
+        return needed(family, [expected])[key] > self.known[self.functions[name]][key]
 
     def forced(self) -> set[str]:
         """Steps that are computed anew whatever is stored."""

@@ -275,6 +275,10 @@ class Draft:
         nodes[len(nodes) if at is None else at : len(nodes) if at is None else at + 1] = [node]
         return replace(self, nodes=tuple(nodes))
 
+    def with_all(self, **fields: Any) -> Draft:
+        """The draft with some fields of all nodes changed."""
+        return replace(self, nodes=tuple(replace(node, **fields) for node in self.nodes))
+
     def without(self, gone: Node) -> Draft:
         """The draft without a node: what followed it follows what stood above it."""
         kept = (
