@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distill_ray.distiset import Distiset
 from distill_ray.pipeline import Pipeline
@@ -107,6 +111,17 @@ class Root:
     def paths(self, pattern: str) -> list[str]:
         """Objects whose path fits a pattern, sorted: of parts and runs the oldest first."""
         return [path for path in self._below("", pattern.count("/")) if fnmatch(path, pattern)]
+
+    def part_with(self, row: int, pattern: str) -> str:
+        """The part that holds a row, of those whose path fits a pattern; waits until there is one."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for path in self.paths(pattern):
+                table = pq.read_table(pa.BufferReader(self.storage.read(path)), columns=["n"])
+                if row in table.column("n").to_pylist():
+                    return path
+            time.sleep(0.01)
+        raise TimeoutError(f"no part of {pattern} holds row {row}")
 
     def _below(self, folder: str, depth: int) -> list[str]:
         storage = self.storage
