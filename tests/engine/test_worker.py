@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import Field, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr
 
+from distill_ray.cache.part import NO_UNIT
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import end_key, offset_key
 from distill_ray.engine.messages import BatchWork, Range, StoredPart, Work
 from distill_ray.engine.worker import Worker, WorkerSetup
-from distill_ray.steps import GeneratorStep, GeneratorStepOutput, Step, StepInput, StepOutput
+from distill_ray.errors import UndeclaredColumnError
+from distill_ray.steps import GeneratorStep, GeneratorStepOutput, RowFailure, Step, StepInput, StepOutput
 from distill_ray.steps.base import BaseStep
 
 FUNCTION = FunctionId("Some", "0" * 64)
@@ -32,6 +34,11 @@ class Count(GeneratorStep):
     def process(self, offset: int = 0) -> GeneratorStepOutput:
         for start in range(offset, 10, 4):
             yield [{"n": n} for n in range(start, min(10, start + 4))], start + 4 >= 10
+
+
+class GivesFailure(Step):
+    def process(self, inputs: StepInput) -> Iterator[Any]:
+        yield RowFailure(ValueError())
 
 
 @pytest.fixture
@@ -100,6 +107,109 @@ def test_batches_before_one_that_raises_are_kept(make: Any) -> None:
     assert record.failure.rows == (4, 6)
     assert "ValueError: four!" in record.failure.message
     assert 'raise ValueError("four!")' in record.failure.trace
+
+
+class Halves(Step):
+    """Gives half of even numbers, and of odd ones why it cannot; what it was given is in ``given``."""
+
+    row_wise = True
+    _given: list[int] = PrivateAttr(default_factory=list)
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["n"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["half"]
+
+    def process(self, inputs: StepInput) -> Iterator[Any]:
+        self._given += [row["n"] for row in inputs]
+        for row in inputs:
+            yield RowFailure(ValueError(f"{row['n']} is odd")) if row["n"] % 2 else [{"half": row["n"] // 2}]
+
+
+def stored_halves(worker: Worker, store: CacheStore) -> list[Any]:
+    """What the next run would find."""
+    (part,), _ = worker.flush()
+    table, index = store.read_part(FUNCTION, part.entry.name)
+    halves = [row["half"] for row in decode_rows(table)]
+    return [
+        half for key, first, rows in index.units if key != NO_UNIT for half in halves[first : first + rows]
+    ]
+
+
+def test_rows_beside_one_that_ends_the_run_are_stored_but_are_no_output(make: Any, store: CacheStore) -> None:
+    worker = make(step := Halves(name="halves"))
+    numbers = [{"n": n} for n in (0, 2, 4, 5, 6, 7)]
+    _, record = worker.run(work(2, 3, 1), [encode_rows(numbers)])
+    assert (record.batches, record.counts) == (1, (1, 1))
+    assert len(record.digests) == 2 * 16
+    assert record.failure.message == "process() raised ValueError: 5 is odd"
+    assert record.failure.rows == (3, 4)
+    assert record.failed == ()
+    assert step._given == [0, 2, 4, 5, 6], "the batch after it is not begun"
+    assert stored_halves(worker, store) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("on_error", "halves"), [("skip", [0, 1, 2]), ("null", [0, None, 1, None, 2])])
+def test_rows_that_fail_by_themselves_are_gone_on_without_and_nothing_is_tried_twice(
+    make: Any, store: CacheStore, on_error: Any, halves: list[Any]
+) -> None:
+    worker = make(step := Halves(name="halves", on_error=on_error))
+    table, record = worker.run(work(3, 2), [encode_rows(rows(0, 5))])
+    assert [row["half"] for row in decode_rows(table)] == halves
+    assert record.failure is None
+    assert sum(record.counts) == len(halves)
+    assert [(failed.first_row, failed.rows, failed.message) for failed in record.failed] == [
+        (row, 1, f"process() raised ValueError: {row} is odd") for row in (1, 3)
+    ]
+    assert step._given == [0, 1, 2, 3, 4]
+    assert stored_halves(worker, store) == [0, 1, 2]
+
+
+def yields(*made: Any, **fields: Any) -> Step:
+    class Yields(Halves):
+        def process(self, inputs: StepInput) -> Iterator[Any]:
+            yield from made
+
+    return Yields(name="yields", **fields)
+
+
+def test_rows_that_failed_together_are_named_together_and_not_those_that_were_not_tried(make: Any) -> None:
+    error = ValueError("the server is down")
+    step = yields(RowFailure(None), RowFailure(error), RowFailure(error), [], RowFailure(error))
+    _, record = make(step).run(work(5), [encode_rows(rows(0, 5))])
+    assert record.failure.rows == (1, 3)
+    assert record.counts == ()
+
+
+def test_a_row_that_cannot_be_stored_fails_by_itself(make: Any, store: CacheStore) -> None:
+    worker = make(yields([{"half": 1}], [{"half": b"raw"}], [{"half": 3}]))
+    _, record = worker.run(work(3), [encode_rows(rows(0, 3))])
+    assert record.failure.rows == (1, 2)
+    assert "`half`" in record.failure.message
+    assert stored_halves(worker, store) == [1, 3]
+
+
+def test_an_undeclared_column_ends_the_run_whatever_is_to_become_of_failed_rows(make: Any) -> None:
+    step = yields([{"half": 1}], RowFailure(UndeclaredColumnError("it reads `other`")), on_error="skip")
+    _, record = make(step).run(work(2), [encode_rows(rows(0, 2))])
+    assert record.failure.rows == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (yields(RowFailure(ValueError()), []), r"yielded 2 times for 3 rows, with RowFailure among it"),
+        (yields([], RowFailure(None), [], on_error="skip"), r"only where `on_error` is 'raise'"),
+        (GivesFailure(name="whole"), "only a step with `row_wise = True` can tell which of its rows failed"),
+    ],
+)
+def test_a_failure_in_the_wrong_place_is_told(make: Any, step: Step, message: str) -> None:
+    _, record = make(step).run(work(3), [encode_rows(rows(0, 3))])
+    told = [record.failure.message] if record.failure else [failed.message for failed in record.failed]
+    assert re.search(message, told[0])
 
 
 def test_a_row_that_cannot_be_stored_exactly_is_a_failure_that_names_it(make: Any) -> None:

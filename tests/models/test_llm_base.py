@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import PrivateAttr
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import (
@@ -23,6 +24,7 @@ from distill_ray.models import (
     LlamaCppLLM,
     OpenAILLM,
 )
+from distill_ray.models.llm import Outcome
 from distill_ray.types import UnsignedMark
 from tests.models.model_servers import FaultyServer, Reply, chat
 
@@ -73,6 +75,21 @@ class Sleepy(AsyncLLM):
         if text == fail:
             raise ValueError("no answer")
         return output(f"{text}:{seed}")
+
+
+class Picky(Upper):
+    """Does not answer a batch that holds a question."""
+
+    _batches: list[list[str]] = PrivateAttr(default_factory=list)
+
+    def generate(  # type: ignore[override]
+        self, inputs: list[ChatType], num_generations: int = 1
+    ) -> list[GenerateOutput]:
+        texts = [chat[-1]["content"] for chat in inputs]
+        self._batches.append(texts)
+        if "?" in texts:
+            raise ValueError("a question")
+        return [output(text) for text in texts]
 
 
 class AnyArguments(Upper):
@@ -195,6 +212,75 @@ def test_the_first_failure_ends_the_batch_and_names_its_input() -> None:
     assert isinstance(error.value.__cause__, ValueError)
     assert llm.generate_outputs([chat("1")])[0]["generations"] == ["1:None"]
     llm.unload()
+
+
+def texts_of(outcomes: list[list[Outcome]]) -> list[list[Any]]:
+    """What was generated; in place of the rest what it failed with, or None."""
+    return [
+        [each["generations"] if isinstance(each, dict) else each and str(each) for each in made]
+        for made in outcomes
+    ]
+
+
+def test_of_each_conversation_it_is_told_what_became_of_it() -> None:
+    llm = Sleepy()
+    outcomes = llm.generate_each([chat(str(i)) for i in range(4)], stop_at_failure=False, fail="2")
+    failure = "Sleepy 'sleepy', input 2 of 4: no answer"
+    assert texts_of(outcomes) == [[["0:None"]], [["1:None"]], [failure], [["3:None"]]]
+    (error,) = outcomes[2]
+    assert isinstance(error, ModelError)
+    assert isinstance(error.__cause__, ValueError)
+    llm.unload()
+
+
+def test_of_each_generation_too_where_each_is_a_request_of_its_own() -> None:
+    class Unlucky(Sleepy):
+        async def agenerate(  # type: ignore[override]
+            self,
+            input: ChatType,  # noqa: A002
+            num_generations: int = 1,
+            seed: int | None = None,
+        ) -> GenerateOutput:
+            return await super().agenerate(input, seed=seed, fail="1" if seed == 7 else None)
+
+    llm = Unlucky()
+    outcomes = llm.generate_each([chat("0"), chat("1")], 3, stop_at_failure=False, seed=6)
+    failure = "Unlucky 'sleepy', input 1 of 2: no answer"
+    assert texts_of(outcomes) == [[["0:6"], ["0:7"], ["0:8"]], [["1:6"], failure, ["1:8"]]]
+    llm.unload()
+
+
+def test_after_a_failure_what_was_sent_is_waited_for_and_nothing_more_is_sent_where_it_is_to_stop() -> None:
+    llm = Sleepy(max_concurrency=2)
+    outcomes = llm.generate_each([chat(text) for text in "0912"], stop_at_failure=True, fail="9")
+    failure = "Sleepy 'sleepy', input 1 of 4: no answer"
+    assert texts_of(outcomes) == [[["0:None"]], [failure], [None], [None]]
+    llm.unload()
+
+
+def test_where_a_batch_fails_as_a_whole_all_have_failed_or_each_is_asked_by_itself() -> None:
+    chats = [chat(text) for text in "a?b"]
+    llm = Picky()
+    assert texts_of(llm.generate_each(chats, stop_at_failure=True)) == [["a question"]] * 3
+    assert llm._batches == [["a", "?", "b"]]
+    assert texts_of(llm.generate_each(chats, stop_at_failure=False)) == [[["a"]], ["a question"], [["b"]]]
+    assert llm._batches[1:] == [["a", "?", "b"], ["a"], ["?"], ["b"]]
+
+
+def test_a_model_that_gives_too_few_outputs_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Upper, "generate", lambda *_, **__: [output("A")])
+    with pytest.raises(ModelError, match=r"Upper gave 1 outputs for 2 inputs\."):
+        Upper().generate_outputs([chat("a"), chat("b")])
+
+
+def test_an_asynchronous_model_with_a_generate_of_its_own_is_asked_through_it() -> None:
+    class Bulk(Sleepy):
+        def generate(
+            self, inputs: list[ChatType], num_generations: int = 1, **kwargs: Any
+        ) -> list[GenerateOutput]:
+            return [output("in bulk") for _ in inputs]
+
+    assert texts_of(Bulk().generate_each([chat("1")], stop_at_failure=True)) == [[["in bulk"]]]
 
 
 def test_unloading_ends_the_thread_and_so_does_forgetting_the_model() -> None:

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from distill_ray.cache.units import serves
+from distill_ray.errors import ModelError
 from distill_ray.models import LLM, ChatType, GenerateOutput
 from distill_ray.steps.signing import step_function
 from distill_ray.steps.tasks.answers import Answers, ask
-from distill_ray.types import Row
+from distill_ray.types import Row, RowFailure
 
 
 def said(text: str) -> ChatType:
@@ -46,26 +47,31 @@ def recording(output: dict[str, Any] | None = None, **kwargs: Any) -> Recording:
     return Recording(output=output or {}, generation_kwargs=kwargs)
 
 
+def answers(step: Answers, *asked: tuple[ChatType | None, int]) -> list[Row]:
+    """The answers to some requests, none of which fails."""
+    made = step.process([{"request": request, "sample": sample} for request, sample in asked])
+    return [row for rows in made if not isinstance(rows, RowFailure) for row in rows]
+
+
 def answer(llm: LLM) -> Row:
     """The answer to one request."""
-    (rows,) = Answers.of(llm).process([{"request": said("a"), "sample": 0}])
-    (row,) = rows
+    (row,) = answers(Answers.of(llm), (said("a"), 0))
     return row
 
 
 def test_samples_of_a_request_are_asked_for_in_one_call_with_those_of_others() -> None:
     llm = recording()
-    answers = ask(llm, [(said(text), sample) for text in "ab" for sample in range(3)])
+    found = ask(llm, [(said(text), sample) for text in "ab" for sample in range(3)])
     assert llm.calls == [(["a", "b"], 3, None)]
-    assert [each["generation"] for each in answers] == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert [each["generation"] for each in found] == ["a0", "a1", "a2", "b0", "b1", "b2"]
 
 
 def test_requests_of_which_other_samples_are_wanted_share_a_call_where_their_number_is_the_same() -> None:
     llm = recording()
     asked = [(said("a"), 1), (said("a"), 2), (said("b"), 0), (said("c"), 2), (said("d"), 0), (said("d"), 1)]
-    answers = ask(llm, asked)
+    found = ask(llm, asked)
     assert llm.calls == [(["a", "d"], 2, None), (["b", "c"], 1, None)]
-    assert [each["generation"] for each in answers] == ["a0", "a1", "b0", "c0", "d0", "d1"]
+    assert [each["generation"] for each in found] == ["a0", "a1", "b0", "c0", "d0", "d1"]
 
 
 def test_equal_requests_are_asked_one_by_one() -> None:
@@ -82,12 +88,50 @@ def test_with_a_seed_the_kth_sample_has_the_kth_seed_after_it() -> None:
 
 def test_no_request_has_no_answer_and_is_not_asked() -> None:
     llm = recording()
-    given: list[Row] = [{"request": None, "sample": 0}, {"request": said("a"), "sample": 0}]
-    (none,), (answered,) = Answers.of(llm).process(given)
+    none, answered = answers(Answers.of(llm), (None, 0), (said("a"), 0))
     assert set(none) == set(answered)
     assert set(none.values()) == {None}
     assert answered["generation"] == "a0"
     assert llm.calls == [(["a"], 1, None)]
+
+
+class Choosy(Recording):
+    """Gives one answer too few to what is said twice, and none where something bad is said."""
+
+    def generate(  # type: ignore[override]
+        self, inputs: list[ChatType], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        outputs = super().generate(inputs, num_generations, **kwargs)
+        if any(chat[0]["content"] == "bad" for chat in inputs):
+            raise ValueError("that is bad")
+        for chat, output in zip(inputs, outputs, strict=True):
+            if chat[0]["content"] == "twice":
+                output["generations"].pop()
+        return outputs
+
+
+def outcomes(*asked: tuple[str, int], on_error: Any) -> list[Any]:
+    """The answers to requests, and what was said where there is none."""
+    step = Answers.of(Choosy(), on_error=on_error)
+    made = step.process([{"request": said(text), "sample": sample} for text, sample in asked])
+    return [
+        each.error and str(each.error) if isinstance(each, RowFailure) else each[0]["generation"]
+        for each in made
+    ]
+
+
+def test_what_fails_leaves_the_other_answers_alone() -> None:
+    asked = [("a", 0), ("bad", 0), ("twice", 0), ("twice", 1), ("b", 0), ("b", 1)]
+    few = "Choosy gave 1 generations for an input, 2 were asked for."
+    assert outcomes(*asked, on_error="null") == ["a0", "that is bad", few, few, "b0", "b1"]
+
+
+def test_where_a_failure_ends_the_run_nothing_more_is_asked() -> None:
+    asked = [("a", 0), ("twice", 0), ("twice", 1), ("b", 0), ("b", 1), ("c", 0), ("c", 1), ("c", 2)]
+    few = "Choosy gave 1 generations for an input, 2 were asked for."
+    assert outcomes(*asked, on_error="raise") == ["a0", few, few, "b0", "b1", None, None, None]
+    with pytest.raises(ModelError, match="gave 1 generations"):
+        ask(Choosy(), [(said(text), sample) for text, sample in asked])
 
 
 def test_what_the_model_tells_of_an_answer_is_kept() -> None:
@@ -137,7 +181,7 @@ def test_an_answer_serves_the_limits_under_which_it_would_be_the_same(
     if tokens is not None:
         output["statistics"] = {"input_tokens": [1], "output_tokens": [tokens]}
     step = Answers.of(recording(output, max_new_tokens=20))
-    (rows,) = step.process([{"request": said("a"), "sample": 0}])
+    rows = answers(step, (said("a"), 0))
     assert step.limits_served(rows) == served
 
 
@@ -148,9 +192,9 @@ def test_where_a_server_counted_several_answers_together_each_may_have_had_all_t
         "most_tokens": [11, 11],
     }
     step = Answers.of(recording(output, max_new_tokens=20))
-    answers = list(step.process([{"request": said("a"), "sample": sample} for sample in range(2)]))
-    assert [step.limits_served(rows) for rows in answers] == [(12, None)] * 2
-    assert step.tokens_of([row for rows in answers for row in rows]) == (3, 11)
+    rows = answers(step, (said("a"), 0), (said("a"), 1))
+    assert [step.limits_served([row]) for row in rows] == [(12, None)] * 2
+    assert step.tokens_of(rows) == (3, 11)
 
 
 def test_the_limit_in_force_is_the_one_given_or_the_models_own() -> None:
@@ -161,9 +205,9 @@ def test_the_limit_in_force_is_the_one_given_or_the_models_own() -> None:
 def test_a_model_without_a_limit_serves_those_who_ask_for_none(echo: Any) -> None:
     step = Answers.of(echo())
     assert step.output_limit is None
-    (rows,) = step.process([{"request": said("abc"), "sample": 0}])
+    rows = answers(step, (said("abc"), 0))
     assert step.limits_served(rows) == (4, None)  # it ended by itself
-    (rows,) = Answers.of(recording()).process([{"request": said("abc"), "sample": 0}])
+    rows = answers(Answers.of(recording()), (said("abc"), 0))
     least, most = step.limits_served(rows)  # unknown how it ended
     assert least > 10**9
     assert most is None
@@ -207,8 +251,8 @@ class Seeded(LLM):
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), max_size=12))
 def test_each_sample_is_what_asking_for_it_alone_gives(wanted: list[tuple[str, int]]) -> None:
     llm = Seeded(generation_kwargs={"seed": 5})
-    answers = ask(llm, [(said(text), sample) for text, sample in wanted])
-    assert [each["generation"] for each in answers] == [f"{text} {5 + sample} 1" for text, sample in wanted]
+    found = ask(llm, [(said(text), sample) for text, sample in wanted])
+    assert [each["generation"] for each in found] == [f"{text} {5 + sample} 1" for text, sample in wanted]
 
 
 @given(st.integers(0, 12), st.integers(1, 12), st.integers(1, 12))

@@ -13,8 +13,9 @@ from distill_ray.models import ChatType
 from distill_ray.steps import StepColumns
 from distill_ray.steps.signing import step_function
 from distill_ray.steps.tasks import Task, TextGeneration
+from distill_ray.steps.tasks.answers import Answers
 from distill_ray.steps.tasks.parts import parts_of
-from distill_ray.types import METADATA, Row
+from distill_ray.types import METADATA, Row, RowFailure
 
 
 class Rate(Task):
@@ -44,13 +45,17 @@ class Rate(Task):
         return {"rating": len(output or ""), METADATA: {"of": input["text"]}}
 
 
+def answered(answers: Answers, asked: list[Row]) -> list[Row]:
+    """What the model answers where it does not fail."""
+    return [each for made in answers.process(asked) if not isinstance(made, RowFailure) for each in made]
+
+
 def in_parts(task: Task, rows: list[Row]) -> list[Row]:
     requests, answers, reading = parts_of(task, task.name or "t", first_sample=0)
     for part in (requests, answers, reading):
         part.load()
     asked = [each for batch in requests.process(rows) for each in batch]
-    answered = [each for batch in answers.process(asked) for each in batch]
-    return [each for batch in reading.process(rows, asked, answered) for each in batch]
+    return [each for batch in reading.process(rows, asked, answered(answers, asked)) for each in batch]
 
 
 def in_order(rows: list[Row]) -> list[Any]:
@@ -135,8 +140,7 @@ def test_a_missing_answer_fails_its_row(echo: Any) -> None:
     (asked,) = parts_of(TextGeneration(llm=echo(), num_generations=2), "t", 0)[0].process(
         [{"instruction": "a"}]
     )
-    answered, _ = answers.process(asked)
-    missing = [answered[0], dict.fromkeys(answers.outputs)]
+    missing = [answered(answers, asked)[0], dict.fromkeys(answers.outputs)]
     with pytest.raises(ModelError, match="1 of 2 answers are missing"):
         list(reading.process([{"instruction": "a"}], asked, missing))
 
@@ -144,9 +148,8 @@ def test_a_missing_answer_fails_its_row(echo: Any) -> None:
 def test_a_request_that_could_not_be_rendered_fails_its_row_with_the_reason(echo: Any) -> None:
     _, answers, reading = parts_of(Rate(name="t", llm=echo()), "t", first_sample=0)
     asked = [{"request": None, "sample": None}]
-    (answered,) = answers.process(asked)
     with pytest.raises(ParameterError, match="Task 't', row 0 of the batch: no minus"):
-        list(reading.process([{"text": "-1"}], asked, answered))
+        list(reading.process([{"text": "-1"}], asked, answered(answers, asked)))
 
 
 def test_the_name_is_signed_where_rows_hold_it(echo: Any) -> None:
