@@ -49,6 +49,9 @@ CACHE_DIR_VARIABLE = "DISTILL_RAY_CACHE_DIR"
 MAX_REPAIRS = 50
 """How often a run is planned anew because stored rows were found damaged: each time they are removed."""
 
+LISTING_SECONDS = 0.5
+"""Seconds before a listing is asked for again that shows what is gone."""
+
 FLUSH_VARIABLE = "DISTILL_RAY_FLUSH_SECONDS"
 
 
@@ -219,28 +222,35 @@ def _execute(
         check_share=request.verify,
         flight=guard.flight,
     )
+    known: set[str] = set()
     for _ in range(MAX_REPAIRS):
         guard.take_leases(plan, emit)
-        manifests = _attempt(request, plan, guard.catalog.store, settings, emit)
-        if manifests is not None:
-            return manifests
+        try:
+            return _attempt(request, plan, guard.catalog.store, settings, emit)
+        except (CorruptObjectError, DamagedPartError) as error:
+            damage = str(error)
+        if damage in known:  # it was removed, and the plan rests on it again: a listing lags behind
+            time.sleep(LISTING_SECONDS)
+        else:
+            known.add(damage)
+            emit(DamageFound(damage))
         plan = renewed(plan, guard.catalog, use_cache=request.use_cache)
         emit(RunRepaired(_decisions(plan)))
     guard.take_leases(plan, emit)
-    return execute(plan, guard.catalog.store, _executor(request.engine), settings, emit)
+    return _attempt(request, plan, guard.catalog.store, settings, emit)
 
 
 def _attempt(
     request: RunRequest, plan: Plan, store: CacheStore, settings: RunSettings, emit: Listener
-) -> Mapping[str, Manifest] | None:
-    """Carry a plan out; None: it met stored rows that are damaged, which were removed."""
+) -> Mapping[str, Manifest]:
+    """Carry a plan out.
+
+    Raises:
+        CorruptObjectError, DamagedPartError: it met stored rows that are damaged, which were removed.
+    """
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
-    try:
-        return execute(plan, store, _executor(request.engine), settings, emit)
-    except (CorruptObjectError, DamagedPartError) as error:
-        emit(DamageFound(str(error)))
-        return None
+    return execute(plan, store, _executor(request.engine), settings, emit)
 
 
 def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:
