@@ -1,4 +1,4 @@
-"""A storage that loses replies costs no row and no work; one whose listings lag costs what they do not show."""
+"""Lost replies cost no row and no work; listings that lag cost the work that they do not show, and no row."""
 
 from __future__ import annotations
 
