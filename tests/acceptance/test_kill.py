@@ -140,7 +140,7 @@ def check(cost: Cost) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "kills"), [("inline: the process", 2), ("Ray: driver, actors and Ray at once", 1)]
+    ("how", "kills"), [("inline: the process", 1), ("Ray: driver, actors and Ray at once", 1)]
 )
 def test_a_killed_run_is_resumed(tmp_path: Path, how: str, kills: int) -> None:
     check(kill_chain(tmp_path, how, kills, seed=0))

@@ -35,7 +35,7 @@ def flip_in_front(storage: Storage, path: str, other: str) -> None:
     storage.publish(path, flipped(storage.read(path), 20))
 
 
-def flip_at_the_end(storage: Storage, path: str, other: str) -> None:
+def flip_near_the_end(storage: Storage, path: str, other: str) -> None:
     storage.publish(path, flipped(storage.read(path), -60))
 
 
@@ -53,13 +53,13 @@ def remove(storage: Storage, path: str, other: str) -> None:
 
 DAMAGES: dict[str, Callable[[Storage, str, str], None]] = {
     "cut short": cut,
-    "a bit flipped in its rows": flip_in_front,
-    "a bit flipped in its footer": flip_at_the_end,
+    "a bit flipped in front": flip_in_front,
+    "a bit flipped near the end": flip_near_the_end,
     "another function's in its place": swap,
     "deleted": remove,
 }
-UNSEEN = ("a bit flipped in its rows", "a bit flipped in its footer")
-"""Damage that leaves names and sizes as they were."""
+UNSEEN = ("a bit flipped in front", "a bit flipped near the end")
+"""Damage that leaves names and sizes as they were: in the rows of a part, and in its footer."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def test_a_damaged_part_of_a_leaf_is_met_when_rows_are_read_and_mended_by_runnin
 
 
 @pytest.mark.parametrize("amount", [0, 1])
-@pytest.mark.parametrize("how", [how for how in DAMAGES if how != "a bit flipped in its footer"])
+@pytest.mark.parametrize("how", [how for how in DAMAGES if how != "a bit flipped near the end"])
 def test_records_cost_nothing(
     filled: Root, tmp_path: Path, amount: int, how: str, measured: dict[tuple[str, str], dict[str, Any]]
 ) -> None:
@@ -221,7 +221,9 @@ def test_damage_in_a_whole_chain_costs_what_was_damaged(root: Root) -> None:
     check_next_run_is_a_hit(root, 1)
 
 
-@pytest.mark.parametrize("how", ["cut short", "a bit flipped in its footer"])
+@pytest.mark.parametrize(
+    "how", ["cut short", "a bit flipped near the end", "another function's in its place"]
+)
 def test_a_damaged_part_of_no_output_is_said_and_passed_over(root: Root, how: str) -> None:
     """As an interrupted run leaves parts: no manifest tells their sizes."""
     storage = root.storage
