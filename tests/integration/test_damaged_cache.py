@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from distill_ray.distiset import Distiset
 from distill_ray.errors import CorruptObjectError, FormatVersionError
 from distill_ray.storage import Storage
 from tests.acceptance.measured_table import write_table
@@ -234,6 +235,23 @@ def test_a_damaged_part_of_no_output_is_said_and_passed_over(root: Root, how: st
     assert COMPUTED == {"last": ROWS - FIRST}
     assert any(path in said for said in mended.report.repairs)
     check_next_run_is_a_hit(root, 0)
+
+
+def test_what_hides_another_roots_damaged_part_counts_as_no_damage(filled: Root, tmp_path: Path) -> None:
+    shared = copied(filled, tmp_path / "shared")
+    damage(shared, PART_OF_LEAF, "a bit flipped in front")
+
+    def run(rows: int) -> Distiset:
+        pipeline = shared.declare(rows)
+        pipeline.cache_dir = [str(tmp_path / "mine"), shared.url]
+        return pipeline.run(engine="inline", progress="none")
+
+    with pytest.raises(CorruptObjectError, match="was removed"):
+        rows_of(run(ROWS))
+    assert rows_of(run(ROWS)) == expected_rows()
+    fewer = run(FIRST + 1)  # looks for its rows in all parts of these functions
+    assert rows_of(fewer) == expected_rows()[: FIRST + 1]
+    assert fewer.report.repairs == []
 
 
 def test_a_root_whose_settings_are_gone_is_used_as_one_without_any(root: Root) -> None:
