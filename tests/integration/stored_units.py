@@ -93,9 +93,9 @@ class StoredUnits:
         return {name: self.of(name) for name in sorted({part.function for part in self.parts.values()})}
 
     def in_order(self, folder: str) -> list[Path]:
-        """Files below the root, in an order that does not depend on when a run began."""
+        """Files below the root that are not empty, in an order that does not depend on when a run began."""
         ages = {path: part.age for path, part in self.parts.items()}
-        files = (path for path in self.root.glob(folder) if path.is_file())
+        files = (path for path in self.root.glob(folder) if path.is_file() and path.stat().st_size)
         return sorted(files, key=lambda path: (ages.get(path, 0), _without_run(path), str(path)))
 
 

@@ -38,6 +38,8 @@ ODD_VALUES = [None, True, 1, 1.0, "1", "", float("nan"), 2**70, [1, None], {"b":
 places = st.integers(0, 30)
 rows = st.fixed_dictionaries({"n": st.integers(-1, 5)}, optional={"other": st.sampled_from(ODD_VALUES)})
 kinds = st.sampled_from(sorted(KINDS))
+quiets = st.sampled_from([False, False, False, True])
+"""Whether an edit is followed by another event before the pipeline runs."""
 
 
 def swap(path: Path, others: list[Path]) -> list[Path]:
@@ -114,13 +116,13 @@ class History(RuleBasedStateMachine):
 
     # Edits.
 
-    @rule(place=places, new=st.lists(rows, min_size=1, max_size=3), quiet=st.booleans())
+    @rule(place=places, new=st.lists(rows, min_size=1, max_size=3), quiet=quiets)
     def insert_rows(self, place: int, new: list[Row], quiet: bool) -> None:
         data = list(self.draft.rows)
         at = place % (len(data) + 1)
         self.edit(replace(self.draft, rows=(*data[:at], *new, *data[at:])), quiet)
 
-    @rule(place=places, row=rows, what=st.sampled_from(["delete", "change", "repeat"]), quiet=st.booleans())
+    @rule(place=places, row=rows, what=st.sampled_from(["delete", "change", "repeat"]), quiet=quiets)
     def edit_row(self, place: int, row: Row, what: str, quiet: bool) -> None:
         data = list(self.draft.rows)
         if data:
@@ -128,17 +130,17 @@ class History(RuleBasedStateMachine):
             new = {"delete": [], "change": [row], "repeat": [data[at]] * 2}[what]
             self.edit(replace(self.draft, rows=(*data[:at], *new, *data[at + 1 :])), quiet)
 
-    @rule(seed=places, quiet=st.booleans())
+    @rule(seed=places, quiet=quiets)
     def shuffle_rows(self, seed: int, quiet: bool) -> None:
         data = list(self.draft.rows)
         random.Random(seed).shuffle(data)
         self.edit(replace(self.draft, rows=tuple(data)), quiet)
 
-    @rule(column=st.sampled_from(["other", "more"]), value=st.sampled_from(ODD_VALUES), quiet=st.booleans())
+    @rule(column=st.sampled_from(["other", "more"]), value=st.sampled_from(ODD_VALUES), quiet=quiets)
     def set_column(self, column: str, value: Any, quiet: bool) -> None:
         self.edit(replace(self.draft, rows=tuple({**row, column: value} for row in self.draft.rows)), quiet)
 
-    @rule(kind=kinds, parameter=st.integers(0, 2), place=places, between=st.booleans(), quiet=st.booleans())
+    @rule(kind=kinds, parameter=st.integers(0, 2), place=places, between=st.booleans(), quiet=quiets)
     def add_step(self, kind: str, parameter: int, place: int, between: bool, quiet: bool) -> None:
         if len(self.draft.nodes) > 6:
             return
@@ -153,7 +155,7 @@ class History(RuleBasedStateMachine):
             nodes = [replace(each, above=(node.name,)) if each in followers else each for each in nodes]
         self.edit(replace(self.draft, nodes=tuple(nodes)), quiet)
 
-    @rule(kind=st.sampled_from(["Pair", "Total", "Rank"]), place=places, quiet=st.booleans())
+    @rule(kind=st.sampled_from(["Pair", "Total", "Rank"]), place=places, quiet=quiets)
     def join_steps(self, kind: str, place: int, quiet: bool) -> None:
         """Join two steps; most of the time such as give the same number of rows."""
         if len(self.draft.nodes) > 6:
@@ -166,17 +168,17 @@ class History(RuleBasedStateMachine):
             self.append(kind, chosen[place % len(chosen)])
             self.edit(self.draft, quiet)
 
-    @rule(place=places, quiet=st.booleans())
+    @rule(place=places, quiet=quiets)
     def remove_step(self, place: int, quiet: bool) -> None:
         if len(self.draft.nodes) > 1:
             self.edit(self.draft.without(self.node(place)), quiet)
 
-    @rule(place=places, quiet=st.booleans())
+    @rule(place=places, quiet=quiets)
     def rename_step(self, place: int, quiet: bool) -> None:
         self.names += 1
         self.edit(self.draft.renamed(self.node(place), f"renamed{self.names}"), quiet)
 
-    @rule(name=st.sampled_from(["first", "second"]), quiet=st.booleans())
+    @rule(name=st.sampled_from(["first", "second"]), quiet=quiets)
     def rename_pipeline(self, name: str, quiet: bool) -> None:
         self.edit(replace(self.draft, name=name), quiet)
 
@@ -191,28 +193,33 @@ class History(RuleBasedStateMachine):
             },
         ),
         size=st.integers(1, 7),
-        quiet=st.booleans(),
+        quiet=quiets,
     )
     def edit_step(self, place: int, fields: dict[str, Any], size: int, quiet: bool) -> None:
         at = place % len(self.draft.nodes)
         draft = self.draft.with_node(replace(self.draft.nodes[at], **fields), at=at)
         self.edit(replace(draft, size=draft.size if fields else size), quiet)
 
-    @rule(place=places, use_cache=st.booleans(), quiet=st.booleans())
+    @rule(place=places, use_cache=st.booleans(), quiet=quiets)
     def distrust_step(self, place: int, use_cache: bool, quiet: bool) -> None:
         at = place % len(self.draft.nodes)
         self.edit(self.draft.with_node(replace(self.draft.nodes[at], use_cache=use_cache), at=at), quiet)
 
     @rule(
         place=places,
-        broken=st.sets(st.integers(-1, 5), max_size=2),
-        on_error=st.sampled_from(["raise", "skip", "null"]),
-        quiet=st.booleans(),
+        broken=st.sets(st.integers(-1, 5), min_size=1, max_size=3),
+        on_error=st.sampled_from(["skip", "null", "raise"]),
+        parameter=st.integers(0, 5),
+        mended=st.booleans(),
     )
-    def break_step(self, place: int, broken: set[int], on_error: Any, quiet: bool) -> None:
+    def break_step(self, place: int, broken: set[int], on_error: Any, parameter: int, mended: bool) -> None:
+        """Let a step be unable to do some rows, perhaps for a while; those that are stored it need not do."""
         at = place % len(self.draft.nodes)
-        node = replace(self.draft.nodes[at], broken=tuple(sorted(broken)), on_error=on_error)
-        self.edit(self.draft.with_node(node, at=at), quiet)
+        node = replace(self.draft.nodes[at], parameter=parameter)
+        fields = {"broken": tuple(sorted(broken)), "on_error": on_error}
+        self.edit(self.draft.with_node(replace(node, **fields), at=at), quiet=False)
+        if mended:
+            self.edit(self.draft.with_node(replace(node, broken=()), at=at), quiet=False)
 
     @rule(place=places)
     def go_back(self, place: int) -> None:
@@ -251,16 +258,20 @@ class History(RuleBasedStateMachine):
     # What becomes of the cache.
 
     @rule(
-        place=places,
+        what=st.lists(st.tuples(places, st.sampled_from(["swap", *DAMAGES])), min_size=1, max_size=3),
         of=st.sampled_from(["steps/*/parts/*", "steps/*/parts/*", "steps/*/outputs/*"]),
-        how=st.sampled_from([*DAMAGES, "swap"]),
+        quiet=quiets,
     )
-    def damage_rows(self, place: int, of: str, how: str) -> None:
-        files = self.stored.in_order(of)
-        if not files:
-            return
-        path = files[place % len(files)]
-        note(f"{how}: {path}")
+    def damage_rows(self, what: list[tuple[int, str]], of: str, quiet: bool) -> None:
+        for place, how in what:
+            if files := self.stored.in_order(of):
+                path = files[place % len(files)]
+                note(f"{how}: {path}")
+                self.damage(path, how, files)
+        self.stored.look()
+        self.edit(self.draft, quiet)
+
+    def damage(self, path: Path, how: str, files: list[Path]) -> None:
         changed = [path]
         if how == "swap":
             changed = swap(path, files)
@@ -269,7 +280,6 @@ class History(RuleBasedStateMachine):
         for each in changed:
             if each in self.stored.parts:
                 self.stored.parts[each].whole = False
-        self.stored.look()
 
     @rule(
         place=places,
@@ -305,8 +315,8 @@ def scaled_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FEW = settings(
-    max_examples=12,
-    stateful_step_count=12,
+    max_examples=16,
+    stateful_step_count=14,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
