@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import local_model
 from distill_ray.models.chat_completion import read_chat_completion
 from distill_ray.models.hub_commit import hub_commit
-from distill_ray.models.llm import LLM, ChatType, GenerateOutput, join_outputs, with_sample_seed
+from distill_ray.models.llm import LLM, ChatType, GenerateOutput, Outcome, join_outputs, with_sample_seed
 from distill_ray.models.structured_output import JsonSchema, response_format_of
 from distill_ray.models.weights_digest import file_sha256
 from distill_ray.types import RuntimeParameter, Unsigned
@@ -183,6 +184,35 @@ class LlamaCppLLM(LLM):
             join_outputs(answers[start : start + num_generations])
             for start in range(0, len(answers), num_generations)
         ]
+
+    def generate_each(
+        self,
+        inputs: list[ChatType],
+        num_generations: int = 1,
+        *,
+        stop_at_failure: bool,
+        **generation_kwargs: Any,
+    ) -> list[list[Outcome]]:
+        """Answer each conversation by itself, over all slots: one too long for the context fails alone.
+
+        See `LLM.generate_each`.
+        """
+        failed = threading.Event()
+
+        def outcomes(chat: ChatType) -> list[Outcome]:
+            if stop_at_failure and failed.is_set():
+                return [None]
+            try:
+                return [*self.generate_outputs([chat], num_generations, **generation_kwargs)]
+            except Exception as error:
+                failed.set()
+                return [error]
+
+        askers = ThreadPoolExecutor(self.n_parallel, thread_name_prefix="llama-cpp-asker")
+        try:
+            return list(askers.map(outcomes, inputs))
+        finally:
+            askers.shutdown(cancel_futures=True)
 
     def _answer_all(
         self, requests: list[tuple[int, dict[str, Any]]], inputs: list[ChatType]

@@ -93,6 +93,21 @@ def test_a_conversation_longer_than_the_context_is_an_error_that_names_it(llm: L
         llm.generate_outputs([chat("a"), chat("hello " * 400), chat("b")], max_new_tokens=2)
 
 
+def test_a_conversation_longer_than_the_context_fails_alone(llm: LlamaCppLLM) -> None:
+    chats = [chat(text) for text in ("a", "hello " * 400, "b", "c", "d", "e")]
+    (a,), (too_long,), *others = llm.generate_each(
+        chats, 2, stop_at_failure=False, temperature=0.0, max_new_tokens=4
+    )
+    assert [[a], *others] == [
+        llm.generate_outputs([each], 2, temperature=0.0, max_new_tokens=4) for each in chats[:1] + chats[2:]
+    ]
+    assert isinstance(too_long, ModelError)
+    assert "exceeds the available context size" in str(too_long)
+    *begun, unsent = llm.generate_each(chats, stop_at_failure=True, max_new_tokens=40)
+    assert unsent == [None]
+    assert isinstance(begun[0][0], dict)
+
+
 def test_a_conversation_that_is_none_is_an_error_that_names_it(llm: LlamaCppLLM) -> None:
     with pytest.raises(ModelError, match="input 0 of 1"):
         llm.generate_outputs(["not a chat"])  # type: ignore[list-item]
