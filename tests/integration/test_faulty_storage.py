@@ -54,7 +54,9 @@ def test_lost_replies_to_creates_cost_no_row(far_root: Root, proxy: LosingProxy)
     assert not COMPUTED
 
 
-@pytest.mark.parametrize("step", ["double", "add", "last"])
+@pytest.mark.parametrize(
+    "step", ["double", *(pytest.param(s, marks=pytest.mark.slow) for s in ("add", "last"))]
+)
 def test_lost_replies_in_the_middle_of_a_run_cost_no_row(
     far_root: Root, proxy: LosingProxy, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +177,7 @@ def test_a_hit_whose_parts_are_not_listed_yet_is_computed_again_and_said(
     check_next_run_is_a_hit(root)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 4])
+@pytest.mark.parametrize("seconds", [0.5, 2])
 def test_a_part_that_is_listed_though_it_is_gone_is_computed_again(
     root: Root, lagging: Lagging, seconds: float
 ) -> None:
