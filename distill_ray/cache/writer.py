@@ -120,10 +120,12 @@ class PartWriter:
                 self._thread.start()
             self._change.wait_for(lambda: self._buffered < self.settings.buffer_bytes or self._error)
             self._raise_error()
+            was_empty = not self._buffer
             self._buffer.append((time.monotonic(), block))
             self._buffered += block.table.nbytes
             self._indexed += block.index.nbytes
-            self._change.notify_all()
+            if was_empty or self._is_due():  # to wake the other thread costs this one a millisecond
+                self._change.notify_all()
 
     def take_written(self) -> tuple[WrittenPart, ...]:
         """Parts that have reached the storage since the last call."""
