@@ -145,7 +145,8 @@ class ParquetReader(Reader):
             if count <= skip.rows:
                 skip.rows -= count
                 continue
-            for batch in parquet.iter_batches(_PARQUET_BATCH, row_groups=[group]):
+            # No threads of pyarrow's: one that still holds the file could abort a process that ends.
+            for batch in parquet.iter_batches(_PARQUET_BATCH, row_groups=[group], use_threads=False):
                 start = min(skip.rows, batch.num_rows)
                 skip.rows -= start
                 yield from batch.slice(start).to_pylist()
