@@ -24,8 +24,9 @@ from distill_ray.cache.condemned import (
 from distill_ray.cache.gc import Choice, InUse
 from distill_ray.cache.inventory import Root, StoredOutput, Tell, read_function, roots
 from distill_ray.cache.live_runs import RunWatcher
+from distill_ray.cache.root_settings import read_settings
 from distill_ray.cache.runs import walk_runs
-from distill_ray.cache.stock import is_of_current_salt, read_lease
+from distill_ray.cache.stock import is_of_other_salt, read_lease
 from distill_ray.cache.store import READERS
 from distill_ray.storage import Storage
 
@@ -175,14 +176,18 @@ class _Round:
         return True
 
     def _clear_root(self, root: Root) -> bool:
-        """Remove all of a root within the root, unless its salt is back, or a run lives in it."""
+        """Remove all of a root within the root, unless its salt is back, or a run lives in it.
+
+        Roots within that one are condemned by themselves: a run may live there.
+        """
         storage = root.store.storage
-        if is_of_current_salt(self._storage, root.place):
+        if not is_of_other_salt(root.place, read_settings(self._storage).salt):
             return True
         if self._in_use.runs.intersection(storage.folders(paths.RUNS_FOLDER)):
             self._swept.in_use += 1
             return False
-        for folder in _folders_below(storage):
+        own = [name for name in storage.folders("") if name not in paths.SUBROOT_FOLDERS]
+        for folder in (*(below for name in own for below in _folders_below(storage, name)), ""):
             self._remove(root, {f"{folder}/{name}".lstrip("/"): size for name, size in _all(storage, folder)})
         return True
 
@@ -201,10 +206,10 @@ class _Round:
         return self._private[root.place]
 
 
-def _folders_below(storage: Storage, folder: str = "") -> Iterator[str]:
-    """Every folder, those that lie deeper first."""
+def _folders_below(storage: Storage, folder: str) -> Iterator[str]:
+    """A folder and every one below it, those that lie deeper first."""
     for name in storage.folders(folder):
-        yield from _folders_below(storage, f"{folder}/{name}".lstrip("/"))
+        yield from _folders_below(storage, f"{folder}/{name}")
     yield folder
 
 

@@ -105,6 +105,11 @@ def salted_folder(salt: str) -> str:
     return f"salted/{hashlib.sha256(salt.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
+def is_salted(place: str) -> bool:
+    """Whether a root within a root is one of a salt, or stands in such a one."""
+    return place.startswith("salted/")
+
+
 def probe(name: str) -> str:
     """An object that is written to see what the storage does, and removed."""
     return f"probes/{safe_name(name)}"

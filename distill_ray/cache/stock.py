@@ -88,12 +88,12 @@ def take_stock(storage: Storage, others: Iterable[Storage], watcher: RunWatcher,
     tell("heartbeats")
     in_use = watcher.look(everything)
     clutter = [lease for lease in leases if lease.run not in in_use.runs]
-    salted = paths.salted_folder(read_settings(storage).salt)
+    salt = read_settings(storage).salt
     uses = Uses()
     functions: list[FunctionFacts] = []
     current: list[Root] = []
     for root in everything:
-        if _is_of_other_salt(root, salted):
+        if is_of_other_salt(root.place, salt):
             clutter += _other_salt(root, in_use)
             continue
         current.append(root)
@@ -129,13 +129,9 @@ def cost_of(stock: Stock, parts: Iterable[Condemned]) -> Cost:
     return sum(costs, Cost())
 
 
-def is_of_current_salt(storage: Storage, place: str) -> bool:
-    """Whether a root within the root is that of its salt."""
-    return not place.startswith("salted/") or place == paths.salted_folder(read_settings(storage).salt)
-
-
-def _is_of_other_salt(root: Root, salted: str) -> bool:
-    return root.place.startswith("salted/") and not f"{root.place}/".startswith(f"{salted}/")
+def is_of_other_salt(place: str, salt: str) -> bool:
+    """Whether a root within the root is that of another salt than the root's, or within such a one."""
+    return paths.is_salted(place) and not f"{place}/".startswith(f"{paths.salted_folder(salt)}/")
 
 
 def _other_salt(root: Root, in_use: InUse) -> list[Clutter]:

@@ -248,9 +248,24 @@ def test_what_other_salts_left_goes_with_all_that_is_in_it(any_store: CacheStore
     assert old.storage.sizes(FUNCTION.outputs_folder) == {}
 
 
-def test_a_salt_that_comes_back_between_the_phases_keeps_what_it_had(store: CacheStore) -> None:
+def test_a_root_of_another_salt_goes_without_the_root_in_it_where_a_run_lives(any_store: CacheStore) -> None:
+    claim(any_store.storage)
+    old = CacheStore(any_store.storage.below(paths.salted_folder("old")))
+    scoped = CacheStore(old.storage.below(paths.scope_folder("mine")))
+    for below in (old, scoped):
+        put_part(below, run_id(40))
+    with live_run(scoped):
+        collect(any_store)
+        assert part_names(old) == set()
+        assert len(part_names(scoped)) == 1
+    collect(any_store)
+    assert part_names(scoped) == set()
+
+
+@pytest.mark.parametrize("within", ["", f"/{paths.scope_folder('mine')}"])
+def test_a_salt_that_comes_back_between_the_phases_keeps_what_it_had(store: CacheStore, within: str) -> None:
     claim(store.storage)
-    below = CacheStore(store.storage.below(paths.salted_folder("old")))
+    below = CacheStore(store.storage.below(f"{paths.salted_folder('old')}{within}"))
     put_part(below, run_id())
     mark(store)
     set_salt(store.storage, "old")
