@@ -69,6 +69,8 @@ class UnitIndex:
         shapes: what of its rows a row-wise step gave itself, each different shape once.
         row_shapes: ``(number of the shape, rows)`` for rows that follow each other.
         limits: for each unit the limits it serves; empty where the step has none.
+        copied: ``(first unit, units)`` for units whose rows were put together from what the step gave for
+            another unit of their key.
     """
 
     keys: bytes
@@ -84,6 +86,7 @@ class UnitIndex:
     shapes: tuple[Shape, ...] = ()
     row_shapes: tuple[tuple[int, int], ...] = ()
     limits: tuple[Limits, ...] = ()
+    copied: tuple[tuple[int, int], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -123,9 +126,17 @@ class UnitIndex:
             wholes=_items(self.wholes, units),
             shapes=tuple(dict.fromkeys(shapes)),
             limits=tuple(self.limits[number] for number in units if self.limits),
+            copied=_stretches(bytes(self.copies()[number] for number in units)),
         )
         numbers = {shape: number for number, shape in enumerate(index.shapes)}
         return start, replace(index, row_shapes=tuple((numbers[shape], 1) for shape in shapes))
+
+    def copies(self) -> bytearray:
+        """For each unit 1 where it is a copy of another, else 0."""
+        flags = bytearray(len(self.counts))
+        for first, units in self.copied:
+            flags[first : first + units] = b"\1" * units
+        return flags
 
     def shapes_of_rows(self) -> list[Shape]:
         """Give each row's shape, in order; none where the step is not row-wise."""
@@ -135,6 +146,11 @@ class UnitIndex:
 def _items(digests: bytes, numbers: Sequence[int]) -> bytes:
     """Those with these numbers of digests that stand one after the other."""
     return b"".join(digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE] for number in numbers)
+
+
+def _stretches(flags: bytes) -> tuple[tuple[int, int], ...]:
+    """Where ones stand among flags: ``(first, how many)`` for those that follow each other."""
+    return tuple((found.start(), len(found[0])) for found in re.finditer(b"\1+", flags))
 
 
 def concat_indexes(indexes: Sequence[UnitIndex], run: str, merged: Sequence[str] = ()) -> UnitIndex:
@@ -175,6 +191,7 @@ def concat_indexes(indexes: Sequence[UnitIndex], run: str, merged: Sequence[str]
         shapes=tuple(numbers),
         row_shapes=tuple(row_shapes),
         limits=tuple(each for index in indexes for each in index.limits),
+        copied=_stretches(b"".join(index.copies() for index in indexes)),
     )
 
 
@@ -326,6 +343,7 @@ def _problem(index: UnitIndex, rows: int) -> str | None:
         "digests of some input rows are missing": len(index.wholes) not in (0, DIGEST_SIZE * units),
         "limits of some units are missing": len(index.limits) not in (0, units),
         f"it gives shapes of {shaped} rows, there are {rows}": shaped not in (0, rows),
+        "it tells of copies that it lacks": any(first + count > units for first, count in index.copied),
         "it names a shape that it lacks": any(n not in range(len(index.shapes)) for n, _ in index.row_shapes),
         "the place of a replaced part is missing": len(index.replaced_rows) not in (0, len(index.replaces)),
     }
@@ -346,7 +364,7 @@ def _index_from_json(text: bytes) -> UnitIndex:
         record[name] = b64decode(record[name], validate=True)
     for name in ("counts", "replaces"):
         record[name] = tuple(record[name])
-    for name in ("replaced_rows", "row_shapes", "limits"):
+    for name in ("replaced_rows", "row_shapes", "limits", "copied"):
         record[name] = tuple((first, second) for first, second in record[name])
     record["shapes"] = tuple(
         (tuple(columns), None if keys is None else tuple(keys)) for columns, keys in record["shapes"]

@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 from typing import NamedTuple
 
@@ -89,7 +89,8 @@ class StoredUnits:
     """What earlier runs left of one step function, by unit key and, for row-wise steps, by input row.
 
     Each stored unit is handed out once: the k-th equal key takes the k-th stored output, the newest
-    run's first. A unit takes about 240 bytes of memory, one of a row-wise step 380, its index counted.
+    run's first; and of what a step gave once and was put together with several rows, one. A unit takes about
+    250 bytes of memory, one of a row-wise step 390, its index counted.
 
     Args:
         parts: the parts and their indexes.
@@ -109,7 +110,12 @@ class StoredUnits:
         self._known: dict[str, UnitIndex] = {}
         self._part, self._first, self._count = array("i"), array("q"), array("q")
         self._by_key, self._by_whole = _Chains(), _Chains()
-        self._used = bytearray()
+        self._used, self._copy = bytearray(), bytearray()
+        self._position = array("i")
+        self._originals: dict[bytes, int] = {}
+        """For keys of which there are copies: how many were made by the step itself."""
+        self._handed_out: Counter[bytes] = Counter()
+        self._copied: set[bytes] = set()
         self.add(parts)
 
     def __len__(self) -> int:
@@ -133,6 +139,13 @@ class StoredUnits:
         self._first.extend([firsts[position] for position in kept])
         self._count.extend([index.counts[position] for position in kept])
         self._used.extend(bytes(len(kept)))
+        self._position.extend(kept)
+        copies = index.copies()
+        self._copy.extend(copies[position] for position in kept)
+        self._copied.update(keys[position] for position in kept if copies[position])
+        for position in kept:
+            if keys[position] in self._originals and not copies[position]:
+                self._originals[keys[position]] += 1
         self._by_key.put([keys[position] for position in kept], units)
         if index.wholes:
             wholes = _items(index.wholes)
@@ -167,11 +180,25 @@ class StoredUnits:
     def _take(self, unit: int) -> StoredRows | None:
         if unit < 0:
             return None
-        self._used[unit] = 1
         part, index = self._parts[self._part[unit]]
+        if self._copied and not self._is_left(index, self._position[unit]):
+            return None
+        self._used[unit] = 1
         first_row, rows = self._first[unit], self._count[unit]
         digests = index.digests[first_row * DIGEST_SIZE : (first_row + rows) * DIGEST_SIZE]
         return StoredRows(part, first_row, rows, digests)
+
+    def _is_left(self, index: UnitIndex, position: int) -> bool:
+        """Whether the step made more of a unit's key than were handed out; if so, one more is."""
+        key = index.keys[position * KEY_SIZE : (position + 1) * KEY_SIZE]
+        if key not in self._copied:
+            return True
+        if key not in self._originals:
+            self._originals[key] = sum(not self._copy[unit] for unit in self._by_key.units(key))
+        if self._handed_out[key] >= max(1, self._originals[key]):  # one, though the original be gone
+            return False
+        self._handed_out[key] += 1
+        return True
 
 
 class _Chains:
@@ -189,6 +216,13 @@ class _Chains:
         for key, unit in zip(keys, units, strict=True):
             following.append(heads.get(key, -1))
             heads[key] = unit
+
+    def units(self, key: bytes) -> Iterator[int]:
+        """The units with this key, but for used ones that were passed over."""
+        unit = self._heads.get(key, -1)
+        while unit >= 0:
+            yield unit
+            unit = self._next[unit]
 
     def first_unused(self, key: bytes, used: bytearray) -> int:
         """The number of the first unit with this key that is not used; -1: there is none."""

@@ -86,4 +86,5 @@ class Made:
             shapes=tuple(numbers),
             row_shapes=tuple((number, len(list(same))) for number, same in groupby(of_rows)),
             limits=tuple(self.limits),
+            copied=((0, len(self.counts)),) if self.cost and self.counts else (),
         )

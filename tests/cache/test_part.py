@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from distill_ray.cache.part import (
     UnitIndex,
     check_footer,
+    concat_indexes,
     decode_index,
     decode_part,
     encode_part,
@@ -23,6 +25,8 @@ from distill_ray.cache.part import (
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.errors import CorruptObjectError
 from tests.cache.json_rows import row_lists, same_rows
+
+A = b"a" * 16
 
 ROWS: list[dict[str, Any]] = [{"text": "one", "n": 1}, {"text": "two"}, {"text": None, "n": 3}]
 
@@ -151,3 +155,15 @@ def test_an_index_takes_a_few_bytes_a_row() -> None:
 def test_an_index_that_does_not_fit_its_table_is_refused(index: UnitIndex) -> None:
     with pytest.raises(ValueError, match="does not fit the table"):
         encode_part(encode_rows(ROWS), index)
+
+
+def test_copies_stay_copies_in_a_merged_part_and_in_what_is_read_of_it_for_one_it_replaced() -> None:
+    made = UnitIndex(A * 2, (1, 1), bytes(32), "run")
+    copied = replace(made, keys=A * 3, counts=(1, 0, 2), digests=bytes(48), copied=((1, 2),))
+    merged = concat_indexes([made, copied, made], "run", merged=("1", "2", "3"))
+    assert merged.copied == ((3, 2),)
+    assert list(merged.copies()) == [0, 0, 0, 1, 1, 0, 0]
+    found = merged.of_replaced("2")
+    assert found is not None
+    assert (found[0], found[1].copied, found[1].counts) == (2, ((1, 2),), (1, 0, 2))
+    assert decode_index(encode_part(encode_rows([{"n": n} for n in range(7)]), merged)).copied == ((3, 2),)

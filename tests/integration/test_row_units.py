@@ -203,6 +203,20 @@ def test_equal_rows_stay_separate(lab: Lab) -> None:
     assert len({row["sample"] for row in rows_of(found)}) == 7
 
 
+def test_what_was_put_together_with_other_columns_counts_as_one_answer(lab: Lab) -> None:
+    x, y = {"n": 1, "other": "x"}, {"n": 1, "other": "y"}
+    (first,) = rows_of(lab.run([x], Sample)[0])
+    (again,) = rows_of(lab.run([y], Sample)[0])
+    assert again["sample"] == first["sample"]
+    for data in ([x, y], [y, x]):
+        found, computed = lab.run(data, Sample)
+        assert len({row["sample"] for row in rows_of(found)}) == 2
+    assert computed == {}, "two answers are there by now"
+    found, computed = lab.run([x, y, y], Sample)
+    assert computed["sample"] == 1
+    assert len({row["sample"] for row in rows_of(found)}) == 3
+
+
 def test_filters_and_steps_that_give_several_rows_reuse_too(lab: Lab) -> None:
     data = numbers(60, other="x")
     made, _ = lab.run(data, Even, Repeat)
