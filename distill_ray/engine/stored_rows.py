@@ -15,7 +15,7 @@ from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.plan import StepPlan
 
-_Pool: TypeAlias = tuple[FunctionId, str, int | None]
+_Pool: TypeAlias = tuple[FunctionId, str, int | None, bool]
 
 PARTS_AHEAD = 2
 """Parts whose footers are on their way while the one before is used: a bucket answers in tens of ms."""
@@ -25,7 +25,8 @@ def read_stored_rows(store: CacheStore, manifest: Manifest, pool: ThreadPoolExec
     """Give an output's segments in order; a part's digests are held from its first segment to its last.
 
     Raises:
-        StorageError: a part is gone or damaged; names it and says what to do.
+        CorruptObjectError: a part is gone or damaged; names it, and it was removed.
+        StorageError: it cannot be read.
     """
     last_use = {segment.part: position for position, segment in enumerate(manifest.segments)}
     to_read = deque(dict.fromkeys(segment.part for segment in manifest.segments))
@@ -47,31 +48,28 @@ def read_stored_rows(store: CacheStore, manifest: Manifest, pool: ThreadPoolExec
 
 
 def stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
-    """What earlier runs left, by step. Equal steps are not handed out the same: see `StepPlan.family`.
+    """What is stored, by step. Equal steps are not handed out the same: see `StepPlan.family`.
 
-    Also where nothing was left, since other runs may be about to store some; a forced step shares nothing.
+    Also where nothing was left, since other runs may be about to store some. A forced step shares with forced
+    ones only.
     """
     indexes: dict[_Pool, list[tuple[PartEntry, UnitIndex]]] = {}
     taken: dict[_Pool, list[Manifest]] = {}
     for step in steps.values():
         taken.setdefault(_pool_of(step), []).extend(step.taken)
-        if step.decision != "forced":
-            indexes.setdefault(_pool_of(step), list(step.indexes))
+        indexes.setdefault(_pool_of(step), list(step.indexes))
     pools = {pool: StoredUnits(found, taken[pool], pool[2]) for pool, found in indexes.items()}
-    return {
-        name: StoredUnits() if step.decision == "forced" else pools[_pool_of(step)]
-        for name, step in steps.items()
-    }
+    return {name: pools[_pool_of(step)] for name, step in steps.items()}
 
 
 def _pool_of(step: StepPlan) -> _Pool:
-    return step.function, step.family, step.output_limit
+    return step.function, step.family, step.output_limit, step.decision == "forced"
 
 
 def _digests(store: CacheStore, manifest: Manifest, number: int) -> bytes:
     part = manifest.parts[number]
     index = store.read_index(manifest.function, part)
     if index is None:
-        # Reading it whole says what is wrong, and removes it: the next run makes it again.
+        # Reading it whole says what is wrong, and removes it: the run is planned anew without it.
         index = store.read_part(manifest.function, part.name)[1]
     return index.digests

@@ -27,6 +27,7 @@ from distill_ray.plan import Plan, StepPlan
 from distill_ray.steps.base import Step, is_row_wise, label_of
 from distill_ray.steps.declared import declared_columns, handed
 from distill_ray.steps.tasks.parts import RequestRows
+from distill_ray.types import RowFailure
 
 NEAREST: Final = 20
 """Functions of a class that are looked at to find the nearest one."""
@@ -179,7 +180,9 @@ class _Explaining:
         except Exception as error:
             _log.warning("Cannot tell what step '%s' will find: rendering raised %r", label_of(step), error)
             return None
-        return row_digests([row for rows in made for row in rows])
+        if any(isinstance(rows, RowFailure) for rows in made):
+            return None
+        return row_digests([row for rows in made if not isinstance(rows, RowFailure) for row in rows])
 
     def _rows_of(self, name: str) -> SourceRows | None:
         """The rows of a source that runs, where they are at hand."""

@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -38,7 +38,7 @@ from distill_ray.observe.recorder import Recorder
 from distill_ray.observe.report import RunReport
 from distill_ray.pipeline.guarding import Guard, OnBusy, guarded
 from distill_ray.pipeline.run_records import RunRecords
-from distill_ray.plan import Plan, make_plan, renewed
+from distill_ray.plan import Plan, StepPlan, make_plan, renewed
 from distill_ray.storage import ReadOnlyStorage, open_storage
 
 Engine: TypeAlias = Literal["ray", "inline"]
@@ -234,10 +234,22 @@ def _execute(
         else:
             known.add(damage)
             emit(DamageFound(damage))
-        plan = renewed(plan, guard.catalog, use_cache=request.use_cache)
+        plan = _with_own_rows(renewed(plan, guard.catalog, use_cache=request.use_cache), guard)
         emit(RunRepaired(_decisions(plan)))
     guard.take_leases(plan, emit)
     return _attempt(request, plan, guard.catalog.store, settings, emit)
+
+
+def _with_own_rows(plan: Plan, guard: Guard) -> Plan:
+    """Let forced steps find what this very run has stored: it was computed anew, and need not be twice."""
+
+    def found(step: StepPlan) -> StepPlan:
+        if step.decision != "forced":
+            return step
+        indexes = guard.catalog.indexes(step.function)
+        return replace(step, indexes=tuple(each for each in indexes if each[1].run == guard.run))
+
+    return replace(plan, steps=tuple(map(found, plan.steps)))
 
 
 def _attempt(

@@ -18,6 +18,7 @@ from distill_ray.pipeline import Pipeline
 from distill_ray.pipeline.running import Engine
 from distill_ray.steps import LoadDataFromDicts, Step, StepInput, StepOutput
 from distill_ray.types import METADATA
+from tests.damage import flip
 
 Rows = list[dict[str, Any]]
 
@@ -52,6 +53,10 @@ class Scale(RowWise):
     def process(self, inputs: StepInput) -> StepOutput:
         self.note(inputs)
         yield [dict(row) for row in inputs]
+
+
+class Anew(Scale):
+    use_cache: bool = False
 
 
 class Sample(RowWise):
@@ -309,3 +314,18 @@ def test_an_upstream_step_that_is_computed_anew_with_equal_rows_leaves_everythin
     found, computed = lab.run(numbers(30), Scale, Square, fields={"remark": "another"})
     assert computed == {"scale": 30}
     assert rows_of(found) == squares(numbers(30))
+
+
+def test_a_forced_step_is_not_computed_twice_where_damage_is_met_on_the_way(
+    lab: Lab, cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTILL_RAY_FLUSH_SECONDS", "0.001")
+    lab.run(numbers(150), Square)
+    (old,) = cache_root.glob("steps/Square-*/parts/*.parquet")
+    lab.run(numbers(300), Square, Anew)
+    (newer,) = (part for part in cache_root.glob("steps/Square-*/parts/*.parquet") if part != old)
+    flip(newer, 20)
+    found, computed = lab.run(numbers(300), Square, Anew)
+    assert found.report.repairs
+    assert computed["anew"] == 300
+    assert rows_of(found) == squares(numbers(300))
