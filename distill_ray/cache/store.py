@@ -152,7 +152,7 @@ class CacheStore:
     def read_part(self, function: FunctionId, name: str) -> tuple[pa.Table, UnitIndex]:
         """Read a part whole.
 
-        One that is not what was written is removed, so that the next run computes its rows again.
+        One that is not what was written is removed: whatever run needs its rows computes them again.
 
         Raises:
             CorruptObjectError: it is gone, or not what was written.
@@ -167,9 +167,7 @@ class CacheStore:
         except FileNotFoundError as error:
             if (merged := self._read_merged(function, name)) is not None:
                 return merged
-            raise CorruptObjectError(
-                f"The part {place} is gone. Run again: its rows will be computed again."
-            ) from error
+            raise CorruptObjectError(f"The part {place} is gone.") from error
         except CorruptObjectError as error:
             raise CorruptObjectError(f"The part {place} is damaged: {error}. {self._remove(path)}") from error
 
@@ -182,12 +180,12 @@ class CacheStore:
         return None
 
     def _remove(self, path: str) -> str:
-        """Remove what is damaged, and say what to do next."""
+        """Remove what is damaged, and say so."""
         try:
             self.storage.delete([path])
         except StorageError as error:
-            return f"It could not be removed ({error}): remove it, then run again to compute its rows again."
-        return "It was removed. Run again: its rows will be computed again."
+            return f"It could not be removed ({error}): remove it."
+        return "It was removed."
 
     def write_part(self, function: FunctionId, stem: str, table: pa.Table, index: UnitIndex) -> PartEntry:
         """Encode and publish a part under a name nobody knows yet: the stem, and a digest of what it is."""

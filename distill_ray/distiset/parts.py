@@ -55,7 +55,8 @@ class CachedParts:
         try:
             return self.store.read_part(self.manifest.function, self.manifest.parts[part].name)[0]
         except StorageError as error:
-            raise type(error)(f"The rows of leaf '{self.leaf}' cannot be read. {error}") from error
+            remedy = " Run again: its rows will be computed again." * isinstance(error, CorruptObjectError)
+            raise type(error)(f"The rows of leaf '{self.leaf}' cannot be read. {error}{remedy}") from error
 
     def schema(self, part: int) -> tuple[pa.Schema, int]:
         """See `Parts.schema`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from distill_ray.cache.rows import row_digests
+from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.units import column_digests, row_keys
 from distill_ray.engine.calls import process_batch, process_rows
 from distill_ray.engine.made import Made, Unit
@@ -65,7 +65,7 @@ class Computing:
         keys, wholes = keys_of(self.step, inputs)
         outcomes = self._outcomes(first, others)
         for place, (number, outcome) in enumerate(zip(batch.numbers, outcomes, strict=True)):
-            cut = slice(16 * place, 16 * place + 16)
+            cut = slice(place * DIGEST_SIZE, (place + 1) * DIGEST_SIZE)
             if isinstance(outcome, Unit):
                 made.add(outcome, keys[cut], wholes[cut])
             elif not self._ends_run(outcome):
@@ -135,7 +135,7 @@ class Computing:
 
     def _failed(self, error: BaseException, first_row: int, rows: int) -> FailedRows:
         failure = self.explain(error, None)
-        return FailedRows(first_row, rows, failure.message, failure.trace)
+        return FailedRows(first_row, rows, failure.message)
 
 
 def _untried() -> RowError:

@@ -84,6 +84,8 @@ def execute(
 
     Raises:
         StepError: a step raised; what was finished is stored.
+        CorruptObjectError, DamagedPartError: stored rows that it needs are gone or damaged, and were removed:
+            a new plan makes them again.
         RunInterruptedError: the run was stopped; likewise.
     """
     execution = _Execution(plan, store, executor, settings, emit)

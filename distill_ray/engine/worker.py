@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from distill_ray.cache.part import Shape, UnitIndex
 from distill_ray.cache.paths import FunctionId
-from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
+from distill_ray.cache.rows import DIGEST_SIZE, decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
@@ -177,7 +177,7 @@ class Worker:
             before = decode_rows(part.table.slice(stored.start, stored.rows))
             pairs = zip(before, shapes, strict=True)
             out = [joined(row, own_part(each, shape), declared) for each, shape in pairs]
-            cut = slice(16 * place, 16 * place + 16)
+            cut = slice(place * DIGEST_SIZE, (place + 1) * DIGEST_SIZE)
             made.add(Unit(out, row_digests(out), shapes), keys[cut], wholes[cut])
             share = 1 / max(1, len(part.index.counts))
             seconds += part.index.seconds * share
