@@ -20,6 +20,8 @@ from distill_ray.types import Batch, Row, RowFailure
 _Outcome: TypeAlias = Unit | BaseException | None
 """What became of a row: what was made of it, why it failed, or None: not tried since another failed."""
 
+_Afresh: TypeAlias = Callable[[], Sequence[Batch]]
+
 
 @dataclass(frozen=True)
 class Computing:
@@ -33,22 +35,29 @@ class Computing:
     step: Step
     explain: Callable[[BaseException, tuple[int, int] | None], Failure]
 
-    def batch(self, made: Made, batch: BatchWork, inputs: Sequence[Batch]) -> None:
+    def batch(self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh) -> None:
         """Compute a batch's units, or say what failed.
 
         Of a row-wise step's batch with a row that ends the run, the rows that were made are taken in all the
         same: they are stored.
+
+        Args:
+            made: takes in what was computed.
+            batch: the batch.
+            inputs: its rows, of each predecessor.
+            afresh: gives them once more: where ``process`` raised, it may have changed lists and dicts in
+                those that it was given.
         """
         compute = self._rows if is_row_wise(self.step) else self._whole
         try:
-            compute(made, batch, inputs)
+            compute(made, batch, inputs, afresh)
         except (Exception, SystemExit) as error:
             rows = (batch.runs[0][0], batch.runs[0][0] + batch.rows) if len(batch.runs) == 1 else None
             made.failure = self.explain(error, rows)
         if made.failure is None:
             made.finish()
 
-    def _whole(self, made: Made, batch: BatchWork, inputs: Sequence[Batch]) -> None:
+    def _whole(self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh) -> None:
         try:
             out = process_batch(self.step, inputs)
             unit = Unit(out, row_digests(out))
@@ -56,21 +65,22 @@ class Computing:
             if self.step.on_error == "raise":
                 raise
             failed = self._failed(error, batch.runs[0][0], batch.rows)
-            made.add_failed(failed, self._without(inputs[0]))
+            made.add_failed(failed, self._without(afresh()[0]))
         else:
             made.add(unit, batch.key)
 
-    def _rows(self, made: Made, batch: BatchWork, inputs: Sequence[Batch]) -> None:
-        first, *others = inputs
+    def _rows(self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh) -> None:
         keys, wholes = keys_of(self.step, inputs)
-        outcomes = self._outcomes(first, others)
+        outcomes = self._outcomes(inputs, afresh)
+        all_done = all(isinstance(outcome, Unit) for outcome in outcomes)
+        given = inputs[0] if all_done else afresh()[0]
         for place, (number, outcome) in enumerate(zip(batch.numbers, outcomes, strict=True)):
             cut = slice(place * DIGEST_SIZE, (place + 1) * DIGEST_SIZE)
             if isinstance(outcome, Unit):
                 made.add(outcome, keys[cut], wholes[cut])
             elif not self._ends_run(outcome):
                 failed = self._failed(outcome or _untried(), number, 1)
-                made.add_failed(failed, self._without([first[place]]), wholes[cut])
+                made.add_failed(failed, self._without([given[place]]), wholes[cut])
         made.failure = self._first_failure(batch.numbers, outcomes)
 
     def _ends_run(self, error: BaseException | None) -> bool:
@@ -86,21 +96,21 @@ class Computing:
                 return self.explain(error, (numbers[place], numbers[end - 1] + 1))
         return None
 
-    def _outcomes(self, rows: Batch, others: Sequence[Batch]) -> list[_Outcome]:
+    def _outcomes(self, inputs: Sequence[Batch], afresh: _Afresh) -> list[_Outcome]:
         """What becomes of each row; where the batch raises as a whole, each is tried by itself."""
         try:
-            return self._at_once(rows, others)
+            return self._at_once(*inputs)
         except UndeclaredColumnError:
             raise
         except (Exception, SystemExit) as error:
             if self.step.on_error == "raise":
                 raise
-            if len(rows) == 1:
+            if (count := len(inputs[0])) == 1:
                 return [error]
-        alone = zip(rows, *(_shared_out(each, len(rows)) for each in others), strict=True)
-        return [outcome for row, *shares in alone for outcome in self._outcomes([row], shares)]
+        alone = zip(*(_shared_out(each, count) for each in afresh()), strict=True)
+        return [outcome for row in alone for outcome in self._outcomes(row, afresh)]
 
-    def _at_once(self, rows: Batch, others: Sequence[Batch]) -> list[_Outcome]:
+    def _at_once(self, rows: Batch, *others: Batch) -> list[_Outcome]:
         declared = frozenset(declared_columns(self.step))
         made = process_rows(self.step, [handed(rows, declared), *others])
         return [self._outcome(row, own, declared) for row, own in zip(rows, made, strict=True)]

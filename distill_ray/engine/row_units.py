@@ -26,18 +26,23 @@ def attribute(yielded: Sequence[Sequence[Row]], given: Sequence[Row]) -> list[li
     chosen = [places.get(id(row), -1) for row in out]
     if chosen == sorted(chosen) and chosen[:1] != [-1]:  # it only chose, or wrote into the rows themselves
         return [_numbers_of(chosen, place) for place in range(len(given))]
+    found = _by_their_number(yielded, given)
+    if found is None or any(chosen[n] not in (-1, place) for place, each in enumerate(found) for n in each):
+        raise RowError(
+            f"process() of a row-wise step yielded {len(out)} rows for {len(given)}, and it cannot be told "
+            "which of them belong to which. Yield a list for each row (`for row in inputs: yield [...]`), or "
+            "only dicts that it was given, in their order; or set `row_wise = False`."
+        )
+    return found
+
+
+def _by_their_number(yielded: Sequence[Sequence[Row]], given: Sequence[Row]) -> list[list[int]] | None:
+    ends = [0, *accumulate(len(rows) for rows in yielded)]
     if len(given) == 1:
-        return [list(range(len(out)))]
+        return [list(range(ends[-1]))]
     if len(yielded) == len(given):
-        ends = [0, *accumulate(len(rows) for rows in yielded)]
         return [list(range(start, end)) for start, end in pairwise(ends)]
-    if len(out) == len(given):
-        return [[number] for number in range(len(out))]
-    raise RowError(
-        f"process() of a row-wise step yielded {len(out)} rows for {len(given)}: it cannot be told which of "
-        "them belong to which. Yield a list for each row (`for row in inputs: yield [...]`), or only dicts "
-        "that it was given; or set `row_wise = False`."
-    )
+    return [[number] for number in range(ends[-1])] if ends[-1] == len(given) else None
 
 
 def _numbers_of(chosen: Sequence[int], place: int) -> list[int]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import pyarrow as pa
 
@@ -87,6 +87,29 @@ class _Part:
         return self.index.shapes_of_rows()
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """The rows that a call works on.
+
+    Attributes:
+        ranges: for each predecessor where they are.
+        tables: what the ranges are of.
+    """
+
+    ranges: Sequence[Sequence[Range]]
+    tables: Sequence[pa.Table]
+
+    @cached_property
+    def rows(self) -> list[Batch]:
+        """The rows of each predecessor."""
+        return [_rows(ranges, self.tables) for ranges in self.ranges]
+
+    def afresh(self, cuts: Sequence[tuple[int, int]]) -> list[Batch]:
+        """Read some of them once more, for each predecessor from a row to another."""
+        pairs = zip(self.ranges, cuts, strict=True)
+        return [_rows(_cut(ranges, start, end), self.tables) for ranges, (start, end) in pairs]
+
+
 class Worker:
     """One replica of a step."""
 
@@ -122,7 +145,7 @@ class Worker:
         elif (inputs := self._inputs(made, work, tables)) is None:
             pass
         elif work.purpose is Purpose.JOIN:
-            self._join(made, work, inputs)
+            self._join(made, work, inputs.rows)
         else:
             self._compute(made, work, inputs)
         return self._finish(work, made, started)
@@ -146,15 +169,16 @@ class Worker:
 
     # Making rows.
 
-    def _compute(self, made: Made, work: Work, inputs: list[Batch]) -> None:
+    def _compute(self, made: Made, work: Work, inputs: _Inputs) -> None:
         assert isinstance(self._step, Step)
         computing = Computing(self._step, lambda error, rows: self._raised("process()", error, rows))
-        strides = self._step.strides or (1,) * len(inputs)
+        strides = self._step.strides or (1,) * len(inputs.rows)
         start = 0
         for batch in work.batches:
             end = start + batch.rows
-            cuts = [rows[start * n : end * n] for rows, n in zip(inputs, strides, strict=True)]
-            computing.batch(made, batch, cuts)
+            cuts = [(start * n, end * n) for n in strides]
+            given = [rows[first:last] for rows, (first, last) in zip(inputs.rows, cuts, strict=True)]
+            computing.batch(made, batch, given, partial(inputs.afresh, cuts))
             if made.failure is not None:
                 return
             start = end
@@ -248,7 +272,7 @@ class Worker:
 
     # Reading rows.
 
-    def _inputs(self, made: Made, work: Work, tables: Sequence[pa.Table]) -> list[Batch] | None:
+    def _inputs(self, made: Made, work: Work, tables: Sequence[pa.Table]) -> _Inputs | None:
         """The rows of each predecessor; None where they could not be read."""
         handed_over = iter(tables)
         try:
@@ -258,7 +282,7 @@ class Worker:
         except Exception as error:
             made.failure = self._failed("its input could not be read", error, _range_of(work))
             return None
-        return [_rows(ranges, found) for ranges in work.inputs]
+        return _Inputs(work.inputs, found)
 
     def _read_part(self, source: StoredPart) -> _Part:
         return _Part(*self._store.read_part(self._setup.sources[source.step], source.name))
@@ -292,8 +316,18 @@ def _range_of(work: Work) -> tuple[int, int] | None:
     return first, last + rows
 
 
-def _rows(ranges: Sequence[Range], tables: Sequence[pa.Table]) -> list[Row]:
+def _rows(ranges: Iterable[Range], tables: Sequence[pa.Table]) -> list[Row]:
     rows: list[Row] = []
     for each in ranges:
         rows += decode_rows(tables[each.source].slice(each.start, each.rows))
     return rows
+
+
+def _cut(ranges: Sequence[Range], start: int, end: int) -> Iterator[Range]:
+    """Where some of the rows of ranges are."""
+    first = 0
+    for each in ranges:
+        low, high = max(start, first), min(end, first + each.rows)
+        if low < high:
+            yield Range(each.source, each.start + low - first, high - low)
+        first += each.rows

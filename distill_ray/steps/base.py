@@ -211,8 +211,8 @@ class Step(BaseStep):
     on no other columns than those that ``inputs`` declares. Such a step is handed only these columns of its
     first predecessor's rows; the others are joined on afterwards. Its rows are stored and found again one by
     one, whatever batches they come in. Which output belongs to which row is known where ``process`` yields
-    a list for each row of the batch, or the same number of rows for each row, in their order, or only some
-    of the very dicts it was given.
+    a list for each row of the batch, or one row for each row, in their order, or only some of the very dicts
+    it was given. It must yield nothing else: an empty list after the last row, say, would count as a row's.
 
     Where a row-wise step raises, nothing is known of any row of the batch. One that knows which rows failed
     yields ``RowFailure(error)`` in the place of each of them, and a list for each of the others: what it made

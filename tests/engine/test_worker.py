@@ -192,6 +192,61 @@ def test_a_row_that_cannot_be_stored_fails_by_itself(make: Any, store: CacheStor
     assert stored_halves(worker, store) == [1, 3]
 
 
+class Signs(Step):
+    """Writes into the list it was given; cannot do 3."""
+
+    row_wise = True
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["n", "names"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["signed"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        for row in inputs:
+            row["names"].append("me")
+            if row["n"] == 3:
+                raise ValueError("three!")
+            yield [{**row, "signed": True}]
+
+
+class SignsAll(Signs):
+    row_wise = False
+
+
+@pytest.mark.parametrize(
+    ("step", "signed", "failed"), [(Signs, [0, 1, 2, 4], [3]), (SignsAll, [0, 1], [2, 3, 4])]
+)
+def test_what_a_step_wrote_into_rows_before_it_raised_is_gone(
+    make: Any, step: type[Step], signed: list[int], failed: list[int]
+) -> None:
+    table = encode_rows([{"n": n, "names": [str(n)]} for n in (1, 2, 3, 4, 0)])
+    ranges = (Range(0, 4, 1), Range(0, 0, 1), Range(0, 1, 3))
+    made, _ = make(step(name="signs", on_error="null")).run(work(2, 3, inputs=(ranges,)), [table])
+    assert decode_rows(made) == [
+        {
+            "n": n,
+            "names": [str(n), "me"] if n in signed else [str(n)],
+            "signed": True if n in signed else None,
+        }
+        for n in sorted([*signed, *failed])
+    ]
+
+
+def test_rows_that_a_step_gives_back_in_another_order_are_refused(make: Any) -> None:
+    class Backwards(Halves):
+        def process(self, inputs: StepInput) -> Iterator[Any]:
+            yield inputs[::-1]
+
+    _, record = make(Backwards(name="backwards")).run(work(2), [encode_rows(rows(0, 2))])
+    assert (
+        "yielded 2 rows for 2, and it cannot be told which of them belong to which" in record.failure.message
+    )
+
+
 def test_an_undeclared_column_ends_the_run_whatever_is_to_become_of_failed_rows(make: Any) -> None:
     step = yields([{"half": 1}], RowFailure(UndeclaredColumnError("it reads `other`")), on_error="skip")
     _, record = make(step).run(work(2), [encode_rows(rows(0, 2))])
