@@ -15,18 +15,18 @@ from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import StepRecord
-from distill_ray.explain.deciding import History, StepNow, reasons_of
+from distill_ray.cache.store import READERS
+from distill_ray.errors import ParameterError
+from distill_ray.explain.comparison import History, StepNow, reasons_of
 from distill_ray.explain.forced import forced_steps
 from distill_ray.explain.reason import Reason
 from distill_ray.graph import Graph, expand
+from distill_ray.graph.dag import listed
 from distill_ray.graph.output_keys import batch_size, families, output_keys, output_limit
 from distill_ray.signature.encode import digest
 from distill_ray.steps.signing import StepFunction, step_function
 
 T = TypeVar("T")
-
-READERS = 16
-"""Steps that are asked about at once."""
 
 Decision: TypeAlias = Literal["hit", "resume", "compute", "forced", "not needed"]
 
@@ -118,6 +118,17 @@ class Plan:
                 return step
         raise KeyError(f"There is no step '{name}' in the plan: {', '.join(s.name for s in self.steps)}.")
 
+    def parts_of(self, step: str) -> tuple[StepPlan, ...]:
+        """The step of this name, or all that a task of this name was taken apart into.
+
+        Raises:
+            ParameterError: there is none.
+        """
+        parts = tuple(each for each in self.steps if f"{each.name}/".startswith(f"{step}/"))
+        if not parts:
+            raise ParameterError(f"There is no step '{step}' in the pipeline: {listed(self.graph.steps)}.")
+        return parts
+
     @property
     def records(self) -> dict[str, StepRecord]:
         """What is remembered of the steps for later plans, by name, each after its predecessors."""
@@ -174,16 +185,15 @@ def make_plan(pipeline: str | None, graph: Graph, catalog: Catalog, *, use_cache
         name: signed[name] if step is graph.steps.get(name) else step_function(step)
         for name, step in running.steps.items()
     }
-    decided = _Deciding(running, functions, catalog, use_cache).decide()
-    plan = Plan(
+    undecided = Plan(
         pipeline=pipeline or default_name(aggregated),
         signature=graph.signature(),
         aggregated=aggregated,
-        steps=tuple(decided[name] for name in running.order()),
+        steps=(),
         functions=functions,
         graph=running,
     )
-    return replace(plan, steps=_with_reasons(plan, catalog))
+    return renewed(undecided, catalog, use_cache=use_cache)
 
 
 def renewed(plan: Plan, catalog: Catalog, *, use_cache: bool = True) -> Plan:

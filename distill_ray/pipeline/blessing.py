@@ -22,13 +22,12 @@ from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows, StoredUnits, end_key
 from distill_ray.errors import ParameterError
-from distill_ray.explain.deciding import Comparison, compare_functions
+from distill_ray.explain.comparison import Comparison, compare_functions
 from distill_ray.explain.difference import CodePiece, code_pieces
 from distill_ray.explain.reason import Reason
 from distill_ray.explain.stored import RowReader, stored_digests
 from distill_ray.explain.unit_lookup import InputUnit, find_units, units_of
 from distill_ray.graph import Graph
-from distill_ray.graph.dag import listed
 from distill_ray.pipeline.running import RunRequest, run
 from distill_ray.plan import Plan
 from distill_ray.signature.compare import MISSING
@@ -102,9 +101,7 @@ def try_new_code(plan: Plan, store: CacheStore, step: str, samples: int = SAMPLE
         ParameterError: there is no such step, more than its code changed, or nothing is stored to compare.
         StepError: the new code raised.
     """
-    names = [each.name for each in plan.steps if f"{each.name}/".startswith(f"{step}/")]
-    if not names:
-        raise ParameterError(f"There is no step '{step}' in the pipeline: {listed(plan.graph.steps)}.")
+    names = [each.name for each in plan.parts_of(step)]
     trying = _Trying(plan, store, samples)
     changed = [name for name in names if trying.comparison.changed(name)]
     if not changed:

@@ -14,15 +14,13 @@ from distill_ray.cache.records import FunctionRecord, StepRecord
 from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.engine.calls import process_rows
-from distill_ray.errors import ParameterError
+from distill_ray.explain.comparison import Comparison, compare_functions
 from distill_ray.explain.data import SourceRows, compare_data, source_rows
-from distill_ray.explain.deciding import Comparison, compare_functions
 from distill_ray.explain.difference import code_pieces
 from distill_ray.explain.explanation import DataChange, Explanation, Reuse, StepExplanation
 from distill_ray.explain.reason import Reason
 from distill_ray.explain.reuse import reuse_at_most, reuse_of_output, reuse_of_units
 from distill_ray.explain.stored import RowReader, stored_digests
-from distill_ray.graph.dag import listed
 from distill_ray.plan import Plan, StepPlan
 from distill_ray.steps.base import Step, is_row_wise, label_of
 from distill_ray.steps.declared import declared_columns, handed
@@ -44,9 +42,7 @@ def explain_plan(plan: Plan, store: CacheStore, step: str | None = None) -> Expl
     Raises:
         ParameterError: there is no such step.
     """
-    steps = [each for each in plan.steps if step is None or f"{each.name}/".startswith(f"{step}/")]
-    if not steps:
-        raise ParameterError(f"There is no step '{step}' in the pipeline: {listed(plan.graph.steps)}.")
+    steps = plan.steps if step is None else plan.parts_of(step)
     explaining = _Explaining(plan, store)
     return Explanation(plan.pipeline, tuple(explaining.step(each) for each in steps))
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import LastRuns, RunRecord, StepRecord
-from distill_ray.explain.deciding import Comparison, StepNow, match_steps
+from distill_ray.explain.comparison import Comparison, StepNow, match_steps
 from distill_ray.steps.signing import StepFunction
 
 Edges = Mapping[str, tuple[str, ...]]
