@@ -26,11 +26,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.rows import DIGEST_SIZE, split_digests
 from distill_ray.errors import CorruptObjectError, StorageError
-
-KEY_SIZE: Final = 16
-"""Bytes of one unit's key."""
 
 _INDEX: Final = b"distill_ray.index"
 _BODY: Final = b"distill_ray.body"
@@ -41,7 +38,7 @@ _ZEROS: Final = b"0" * 64
 _NO_LIMIT: Final = (1 << 31) - 1  # pyarrow refuses an index of a few million rows otherwise
 
 
-NO_UNIT: Final = b"\xff" * KEY_SIZE
+NO_UNIT: Final = b"\xff" * DIGEST_SIZE
 """The key of a unit that failed: its rows are part of an output, but are never found again."""
 
 Shape: TypeAlias = tuple[tuple[str, ...], tuple[str, ...] | None]
@@ -102,8 +99,8 @@ class UnitIndex:
     def units(self) -> Iterator[tuple[bytes, int, int]]:
         """Each unit's ``(key, first row, row count)``, in order."""
         first = 0
-        for number, count in enumerate(self.counts):
-            yield self.keys[number * KEY_SIZE : (number + 1) * KEY_SIZE], first, count
+        for key, count in zip(split_digests(self.keys), self.counts, strict=True):
+            yield key, first, count
             first += count
 
     def of_replaced(self, name: str) -> tuple[int, UnitIndex] | None:
@@ -336,7 +333,7 @@ def _problem(index: UnitIndex, rows: int) -> str | None:
     units = len(index.counts)
     shaped = sum(count for _, count in index.row_shapes)
     wrong = {
-        f"{len(index.keys)} bytes of keys for {units} units": len(index.keys) != KEY_SIZE * units,
+        f"{len(index.keys)} bytes of keys for {units} units": len(index.keys) != DIGEST_SIZE * units,
         "it counts less than no rows": any(count < 0 for count in index.counts),
         f"it counts {index.rows} rows, there are {rows}": index.rows != rows,
         f"{len(index.digests)} bytes of digests for {rows} rows": len(index.digests) != DIGEST_SIZE * rows,

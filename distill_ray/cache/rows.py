@@ -36,7 +36,7 @@ from distill_ray.errors import CorruptObjectError
 from distill_ray.types import Row
 
 DIGEST_SIZE: Final = 16
-"""Bytes of one row's digest."""
+"""Bytes of one row's digest, and of one unit's key."""
 
 MARK: Final = b"distill_ray.column"
 """The key of a column's mark in its field's metadata."""
@@ -131,6 +131,11 @@ def read_mark(field: Any) -> dict[str, str]:
     """Give the mark of a column, by its field; nothing of a column that has none."""
     mark: dict[str, str] = orjson.loads((field.metadata or {}).get(MARK, b"{}"))
     return mark
+
+
+def split_digests(digests: bytes) -> list[bytes]:
+    """Give digests that stand one after the other, as `row_digests` gives them, one by one."""
+    return [digests[start : start + DIGEST_SIZE] for start in range(0, len(digests), DIGEST_SIZE)]
 
 
 def row_digests(rows: Sequence[Row]) -> bytes:

@@ -11,8 +11,8 @@ from itertools import accumulate, repeat
 from typing import NamedTuple
 
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import KEY_SIZE, NO_UNIT, Limits, UnitIndex
-from distill_ray.cache.rows import DIGEST_SIZE, row_digests
+from distill_ray.cache.part import NO_UNIT, Limits, UnitIndex
+from distill_ray.cache.rows import DIGEST_SIZE, row_digests, split_digests
 from distill_ray.types import Row
 
 
@@ -22,17 +22,17 @@ def batch_key(digests: Sequence[bytes]) -> bytes:
     for rows in digests:
         state.update(len(rows).to_bytes(8, "big"))
         state.update(rows)
-    return state.digest()[:KEY_SIZE]
+    return state.digest()[:DIGEST_SIZE]
 
 
 def offset_key(offset: int) -> bytes:
     """Key of what a generator yields from row number ``offset`` on."""
-    return hashlib.sha256(b"offset" + offset.to_bytes(8, "big")).digest()[:KEY_SIZE]
+    return hashlib.sha256(b"offset" + offset.to_bytes(8, "big")).digest()[:DIGEST_SIZE]
 
 
 def end_key(offset: int) -> bytes:
     """Key that says: this generator ends before row number ``offset``."""
-    return hashlib.sha256(b"end" + offset.to_bytes(8, "big")).digest()[:KEY_SIZE]
+    return hashlib.sha256(b"end" + offset.to_bytes(8, "big")).digest()[:DIGEST_SIZE]
 
 
 def column_digests(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
@@ -132,7 +132,7 @@ class StoredUnits:
     def _add(self, part: PartEntry, index: UnitIndex) -> None:
         number, first_unit = len(self._parts), len(self)
         self._parts.append((part, index))
-        keys, firsts = _items(index.keys), list(accumulate(index.counts, initial=0))
+        keys, firsts = split_digests(index.keys), list(accumulate(index.counts, initial=0))
         kept = self._kept(part, index, keys, firsts)
         units = list(range(first_unit, first_unit + len(kept)))  # the same numbers in both chains
         self._part.extend(repeat(number, len(kept)))
@@ -148,7 +148,7 @@ class StoredUnits:
                 self._originals[keys[position]] += 1
         self._by_key.put([keys[position] for position in kept], units)
         if index.wholes:
-            wholes = _items(index.wholes)
+            wholes = split_digests(index.wholes)
             self._by_whole.put([wholes[position] for position in kept], units)
 
     def _kept(
@@ -167,7 +167,7 @@ class StoredUnits:
         return kept
 
     def _keys_of(self, name: str) -> list[bytes]:
-        return _items(self._known[name].keys)
+        return split_digests(self._known[name].keys)
 
     def take(self, key: bytes) -> StoredRows | None:
         """Hand out the next stored unit of this key, if there is one left."""
@@ -190,7 +190,7 @@ class StoredUnits:
 
     def _is_left(self, index: UnitIndex, position: int) -> bool:
         """Whether the step made more of a unit's key than were handed out; if so, one more is."""
-        key = index.keys[position * KEY_SIZE : (position + 1) * KEY_SIZE]
+        key = index.keys[position * DIGEST_SIZE : (position + 1) * DIGEST_SIZE]
         if key not in self._copied:
             return True
         if key not in self._originals:
@@ -233,11 +233,6 @@ class _Chains:
             unit = self._next[unit]
         self._heads[key] = unit
         return unit
-
-
-def _items(digests: bytes) -> list[bytes]:
-    """Digests that stand one after the other, one by one."""
-    return [digests[start : start + KEY_SIZE] for start in range(0, len(digests), KEY_SIZE)]
 
 
 def _strike(known: Counter[bytes], key: bytes) -> bool:

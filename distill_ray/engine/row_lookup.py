@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.rows import DIGEST_SIZE, split_digests
 from distill_ray.cache.units import StoredRows, row_keys
 from distill_ray.engine.blocks import Blocks, Slice
 from distill_ray.engine.messages import Purpose, ReadKeys, StoredPart
@@ -58,7 +58,7 @@ def _next_window(state: StepState) -> Window | None:
     wholes = _row_keys(state, [digests for _, digests in taken])
     found: list[StoredRows | None] = [None] * rows
     if len(state.stored):
-        found = [state.stored.take_whole(whole) for whole in _each(wholes)]
+        found = [state.stored.take_whole(whole) for whole in split_digests(wholes)]
     window = Window(
         first_row=state.offset,
         slices=tuple(tuple(slices) for slices, _ in taken),
@@ -73,7 +73,7 @@ def _next_window(state: StepState) -> Window | None:
 def look_again_for_rows(state: StepState) -> None:
     """More is stored than when the rows were looked up that are at hand."""
     if state.window is not None:
-        wholes = _each(state.window.wholes)
+        wholes = split_digests(state.window.wholes)
         state.window.found[:] = [
             each or state.stored.take_whole(whole)
             for each, whole in zip(state.window.found, wholes, strict=True)
@@ -118,10 +118,6 @@ def _row_keys(state: StepState, digests: Sequence[bytes]) -> bytes:
     return row_keys(digests[0], others)
 
 
-def _each(digests: bytes) -> Iterator[bytes]:
-    return (digests[start : start + DIGEST_SIZE] for start in range(0, len(digests), DIGEST_SIZE))
-
-
 def _ask_for_keys(state: StepState, blocks: Blocks, window: Window) -> Iterator[ReadKeys]:
     """Ask for the keys of a window's block, and of the last one that waits: it is read in the meantime."""
     edge, columns = state.inputs[0], state.spec.columns or ()
@@ -145,7 +141,7 @@ def _take_over(state: StepState, blocks: Blocks, window: Window, keys: bytes) ->
     fates: list[Purpose | None] = [Purpose.COMPUTE if each is None else None for each in found]
     if len(state.stored):
         known = Purpose.JOIN if state.spec.joins_input else None
-        for row, key in enumerate(_each(keys)):
+        for row, key in enumerate(split_digests(keys)):
             if found[row] is None and (stored := state.stored.take(key)) is not None:
                 found[row], fates[row] = stored, known
     start = 0

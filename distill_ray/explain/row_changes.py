@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.rows import split_digests
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def row_changes(before: bytes, now: bytes) -> RowChanges:
     The k-th of equal rows is the k-th of them before. A row that is new where another one is gone, between
     rows that are as before, has changed.
     """
-    old, new = _each(before), _each(now)
+    old, new = split_digests(before), split_digests(now)
     kept = _kept(old, new)
     stay = _longest_rising(kept)
     kept_before, kept_now = {a for a, _ in kept}, {b for _, b in kept}
@@ -66,10 +66,6 @@ def row_changes(before: bytes, now: bytes) -> RowChanges:
         added += come[both:]
     moved = len(kept) - len(stay)
     return RowChanges(len(old), len(new), tuple(added), tuple(deleted), tuple(changed), moved)
-
-
-def _each(digests: bytes) -> list[bytes]:
-    return [digests[start : start + DIGEST_SIZE] for start in range(0, len(digests), DIGEST_SIZE)]
 
 
 def _kept(old: Sequence[bytes], new: Sequence[bytes]) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.rows import DIGEST_SIZE, split_digests
 from distill_ray.cache.units import StoredRows, StoredUnits, batch_key, row_keys
 from distill_ray.steps.base import Step, is_row_wise
 
@@ -47,12 +47,11 @@ def units_of(step: Step, inputs: Sequence[bytes], declared: bytes | None = None)
 def _rows(step: Step, inputs: Sequence[bytes], declared: bytes | None) -> Iterator[InputUnit]:
     strides = step.strides or (1,) * len(inputs)
     others = list(zip(inputs[1:], strides[1:], strict=True))
-    wholes = row_keys(inputs[0], others)
-    keys = None if declared is None else row_keys(declared, others)
-    for number in range(len(wholes) // DIGEST_SIZE):
-        place = slice(number * DIGEST_SIZE, (number + 1) * DIGEST_SIZE)
+    wholes = split_digests(row_keys(inputs[0], others))
+    keys = [b""] * len(wholes) if declared is None else split_digests(row_keys(declared, others))
+    for number, (key, whole) in enumerate(zip(keys, wholes, strict=True)):
         rows = tuple(range(number * stride, (number + 1) * stride) for stride in strides)
-        yield InputUnit(rows, b"" if keys is None else keys[place], wholes[place])
+        yield InputUnit(rows, key, whole)
 
 
 def find_units(units: Sequence[InputUnit], stored: StoredUnits) -> list[StoredRows | None]:
