@@ -121,6 +121,19 @@ class StepAdvanced:
     output_tokens: int = 0
 
 
+WORK = (
+    "rows_computed",
+    "batches_computed",
+    "rows_failed",
+    "rows_checked",
+    "rows_differing",
+    "seconds",
+    "input_tokens",
+    "output_tokens",
+)
+"""What of `StepAdvanced` adds up where a run was planned anew on the way."""
+
+
 @dataclass(frozen=True)
 class PartWritten:
     """A part has reached the storage."""

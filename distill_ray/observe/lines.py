@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from distill_ray.events import (
+    DamageFound,
     ReplicaUp,
     RunEvent,
     RunFinished,
@@ -66,7 +67,7 @@ class LineProgress:
                 if event.holder
                 else f"{event.step}: waits for no other run any more"
             )
-        elif isinstance(event, RunUnguarded):
+        elif isinstance(event, RunUnguarded | DamageFound):
             yield f"note: {event.reason}"
         elif isinstance(event, StepFinished):
             yield f"{event.step}: finished, {event.rows:,} rows"

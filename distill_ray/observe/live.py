@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from distill_ray.events import RunEvent, RunFinished, RunStarted
+from distill_ray.events import DamageFound, RunEvent, RunFinished, RunStarted, RunUnguarded
 from distill_ray.observe.lines import STOPPING
 from distill_ray.observe.standing import RunStanding, StepStanding
 from distill_ray.observe.summary import rate_text, rows_text, summary_lines, waiting_text
@@ -72,6 +72,8 @@ class LiveProgress:
                 redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
             )
             self._live.start()
+        elif isinstance(event, RunUnguarded | DamageFound):
+            self._console.print(Text(f"note: {event.reason}"), soft_wrap=True)
         elif isinstance(event, RunFinished):
             if self._live is not None:
                 self._live.stop()

@@ -7,6 +7,7 @@ from collections import Counter
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from distill_ray.events import (
+    WORK,
     DamageFound,
     Divergent,
     ReplicaUp,
@@ -21,18 +22,6 @@ from distill_ray.events import (
     StepDecided,
     StepFailed,
 )
-
-_WORK = (
-    "rows_computed",
-    "batches_computed",
-    "rows_failed",
-    "rows_checked",
-    "rows_differing",
-    "seconds",
-    "input_tokens",
-    "output_tokens",
-)
-"""What adds up where a run was planned anew on the way."""
 
 FAILURES = 1_000
 """Failures of a step that are told in words; how many rows failed is counted in any case."""
@@ -133,7 +122,7 @@ class RunReport(BaseModel):
             self._done_before = self.steps
             self.steps = {
                 decided.step: _undone(decided).model_copy(
-                    update={name: getattr(self.steps[decided.step], name) for name in (*_WORK, "failures")}
+                    update={name: getattr(self.steps[decided.step], name) for name in (*WORK, "failures")}
                 )
                 for decided in event.steps
             }
@@ -170,7 +159,7 @@ class RunReport(BaseModel):
         step, before = self.steps[event.step], self._done_before.get(event.step)
         for name, value in vars(event).items():
             if name != "step":
-                done = getattr(before, name) if before is not None and name in _WORK else 0
+                done = getattr(before, name) if before is not None and name in WORK else 0
                 setattr(step, name, value + done)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distill_ray.events import (
+    WORK,
     ReplicaUp,
     RunEvent,
     RunFinished,
+    RunRepaired,
     RunStarted,
     RunStopping,
     StepAdvanced,
@@ -34,6 +36,7 @@ class StepStanding:
         decided: what the plan says.
         state: ``waiting``, ``running``, ``done`` or ``failed``; of a step that does not run ``done``.
         advanced: its totals so far.
+        before: its totals when the run was planned anew, if it was.
         replicas: replicas that have come up.
         rows_total: rows it is going to take, once that is known.
         failure: what went wrong.
@@ -49,6 +52,7 @@ class StepStanding:
     failure: str = ""
     holder: str = ""
     ended: float | None = None
+    before: StepAdvanced | None = None
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     @property
@@ -60,6 +64,13 @@ class StepStanding:
     def rows_done(self) -> int:
         """Rows that are behind it: rows it took, or, where nothing flows into it, rows it gave."""
         return self.advanced.rows_in if self.decided.predecessors else self.advanced.rows_out
+
+    def advance(self, totals: StepAdvanced) -> None:
+        """Take in its totals since the run was planned, which was perhaps not for the first time."""
+        self.advanced = totals
+        if self.before is not None:
+            done = {name: getattr(totals, name) + getattr(self.before, name) for name in WORK}
+            self.advanced = replace(totals, **done)
 
     def sample(self, now: float) -> None:
         """Remember what is computed by now, for `rate`."""
@@ -97,12 +108,10 @@ class RunStanding:
         """Take in an event of the run."""
         if isinstance(event, StepAdvanced):
             step = self.steps[event.step]
-            step.advanced = event
+            step.advance(event)
             step.sample(self._clock())
-        elif isinstance(event, RunStarted):
-            self.started = event
-            self.steps = {decided.step: _standing(decided) for decided in event.steps}
-            self._tell_totals()
+        elif isinstance(event, RunStarted | RunRepaired):
+            self._plan(event)
         elif isinstance(event, ReplicaUp):
             step = self.steps[event.step]
             step.replicas += 1
@@ -120,6 +129,16 @@ class RunStanding:
             self.stopping = True
         elif isinstance(event, RunFinished):
             self.finished = event
+
+    def _plan(self, event: RunStarted | RunRepaired) -> None:
+        before, self.steps = self.steps, {decided.step: _standing(decided) for decided in event.steps}
+        if isinstance(event, RunStarted):
+            self.started = event
+        else:
+            for name, step in self.steps.items():
+                step.before = before[name].advanced
+                step.advance(step.advanced)
+        self._tell_totals()
 
     def _end(self, name: str, state: str) -> None:
         self.steps[name].state = state

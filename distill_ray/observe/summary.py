@@ -50,7 +50,11 @@ def summary_lines(run: RunStanding) -> list[str]:
     width = max(len(step.name) for step in steps)
     lines = [f"{step.name:<{width}}  {_outcome(step)}" for step in steps]
     status = "stopped" if run.finished.status == "interrupted" else run.finished.status
-    return [*lines, f"{pipeline}: {status}, {reused:,} rows reused, {computed:,} computed ({seconds})"]
+    failed = sum(step.advanced.rows_failed for step in steps)
+    rows = f"{reused:,} rows reused, {computed:,} computed"
+    if failed:
+        rows += f", {failed:,} failed: the next run tries them again"
+    return [*lines, f"{pipeline}: {status}, {rows} ({seconds})"]
 
 
 def _outcome(step: StepStanding) -> str:
@@ -64,6 +68,10 @@ def _outcome(step: StepStanding) -> str:
     text = " ".join(parts)
     if advanced.input_tokens or advanced.output_tokens:
         text += f", {advanced.input_tokens:,} tokens read, {advanced.output_tokens:,} written"
+    if advanced.rows_failed:
+        text += f", {advanced.rows_failed:,} input rows failed"
+    if advanced.rows_checked:
+        text += f", {advanced.rows_differing:,} of {advanced.rows_checked:,} verified rows differ"
     if step.state == "failed":
         text += f"; failed: {step.failure.splitlines()[0]}" if step.failure else "; failed"
     elif step.state != "done":

@@ -8,11 +8,14 @@ import sys
 import pytest
 
 from distill_ray.events import (
+    DamageFound,
     ReplicaUp,
     RunEvent,
     RunFinished,
+    RunRepaired,
     RunStopping,
     RunUnguarded,
+    StepAdvanced,
     StepAwaited,
     StepFailed,
     StepFinished,
@@ -109,6 +112,35 @@ def test_the_end_says_of_each_step_what_was_reused_and_what_computed() -> None:
         "work  resume: 15 rows reused, 25 computed in 3 batches, 2.5 s of work, 7 tokens read, 9 written",
         "pipeline 'p': complete, 55 rows reused, 25 computed (7.9 s)",
     ]
+
+
+def test_rows_that_failed_or_were_compared_are_told() -> None:
+    compared = {"rows_checked": 15, "rows_differing": 4}
+    step, run = said(
+        started(loading("hit", rows_known=40), working("resume", rows_known=15)),
+        StepAdvanced("work", 40, 38, 15, 23, 3, rows_failed=2, seconds=2.5, **compared),
+        StepFinished("work", 38),
+        RunFinished("r1", "complete", 7.94),
+    )[-2:]
+    assert step.endswith("2.5 s of work, 2 input rows failed, 4 of 15 verified rows differ")
+    assert run.endswith("55 rows reused, 23 computed, 2 failed: the next run tries them again (7.9 s)")
+
+
+def test_damage_that_is_met_on_the_way_is_said_and_the_work_before_it_counts() -> None:
+    lines = said(
+        started(loading("hit", rows_known=40), working()),
+        advanced("work", 10, 10),
+        DamageFound("The part x is damaged."),
+        RunRepaired((loading(), working("resume", rows_known=10))),
+        advanced("load", 0, 40),
+        advanced("work", 40, 40, reused=10),
+        StepFinished("load", 40),
+        StepFinished("work", 40),
+        RunFinished("r1", "complete", 7.94),
+    )
+    assert "note: The part x is damaged." in lines
+    assert lines[-3].startswith("load  compute: 0 rows reused, 40 computed")
+    assert lines[-2].startswith("work  resume: 10 rows reused, 40 computed")
 
 
 def test_a_complete_hit_says_so_in_one_line() -> None:

@@ -9,7 +9,15 @@ import time
 import pytest
 from rich.console import Console
 
-from distill_ray.events import ReplicaUp, RunFinished, RunStarted, RunStopping, StepFinished
+from distill_ray.events import (
+    DamageFound,
+    ReplicaUp,
+    RunFinished,
+    RunStarted,
+    RunStopping,
+    RunUnguarded,
+    StepFinished,
+)
 from distill_ray.observe.live import LiveProgress
 from tests.observe.events_of_a_run import advanced, loading, started, working
 
@@ -69,6 +77,17 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     progress(started(loading(), working()))
     progress(RunFinished("r1", "complete", 1.0))
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", stream.getvalue())
+
+
+def test_what_is_to_be_known_is_said_above_the_table() -> None:
+    console, stream = terminal()
+    progress = LiveProgress(console)
+    progress(started(loading(), working()))
+    progress(RunUnguarded("others may compute it too"))
+    progress(DamageFound("The part x is damaged."))
+    progress(RunFinished("r1", "complete", 1.0))
+    assert "note: others may compute it too" in stream.getvalue()
+    assert "note: The part x is damaged." in stream.getvalue()
 
 
 def test_the_table_gives_way_to_the_summary() -> None:
