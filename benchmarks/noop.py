@@ -7,6 +7,9 @@ with 20 batches in a call. Prints JSON.
 
     python benchmarks/noop.py --rows 100000 --batch-size 50
 
+With ``--row-wise`` also ``cold`` and ``partial`` of a pipeline whose last two steps are row-wise: each row is a
+unit of its own, handed without the columns that the step does not read, which are joined on again.
+
 Every phase is a process of its own. ``seconds`` of ``cold``, ``partial`` and the bare loops begin when Ray is
 up (actors are not) and end when the last row is on disk; ``hit`` is the wall time of the whole process, the
 interpreter's start and the opening of the leaf included.
@@ -101,12 +104,27 @@ class AddLarge(Step):
         yield [large_column(row) for row in inputs]
 
 
-def make_pipeline(rows: int, batch_size: int, cache: str, tag: str = "first") -> Pipeline:
+class AddSmallEach(AddSmall):
+    """The same, row by row."""
+
+    row_wise = True
+
+
+class AddLargeEach(AddLarge):
+    """The same, row by row."""
+
+    row_wise = True
+
+
+def make_pipeline(
+    rows: int, batch_size: int, cache: str, tag: str = "first", *, row_wise: bool = False
+) -> Pipeline:
+    small_kind, large_kind = (AddSmallEach, AddLargeEach) if row_wise else (AddSmall, AddLarge)
     one = StepResources(replicas=1, cpus=0.1)
     with Pipeline(name="noop", cache_dir=cache) as pipeline:
         numbers = Numbers(name="numbers", rows=rows, batch_size=batch_size, resources=one)
-        small = AddSmall(name="small", input_batch_size=batch_size, resources=one)
-        large = AddLarge(name="large", input_batch_size=batch_size, resources=one, tag=tag)
+        small = small_kind(name="small", input_batch_size=batch_size, resources=one)
+        large = large_kind(name="large", input_batch_size=batch_size, resources=one, tag=tag)
         numbers >> small >> large
     return pipeline
 
@@ -223,8 +241,11 @@ def phase(options: argparse.Namespace) -> dict[str, Any]:
     if options.phase.startswith("bare"):
         run_bare(options.rows, options.batch_size, int(options.phase.removeprefix("bare")), options.root)
     else:
-        tag = "first" if options.phase == "cold" else "second"
-        pipeline = make_pipeline(options.rows, options.batch_size, options.root, tag)
+        change, _, kind = options.phase.partition("-")
+        tag = "first" if change == "cold" else "second"
+        pipeline = make_pipeline(
+            options.rows, options.batch_size, options.root, tag, row_wise=kind == "row_wise"
+        )
         distiset = pipeline.run(progress="none")
         assert len(distiset["default"]["train"]) == options.rows
         found["steps"] = {name: step.decision for name, step in distiset.report.steps.items()}
@@ -268,6 +289,10 @@ def rounds(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]
         found["cold"] |= objects(cache)
         found["hit"] = run_phase("hit", options, cache)
         found["partial"] = run_phase("partial", options, cache)
+        if options.row_wise:
+            by_row = folder / f"cache-row-wise-{number}"
+            found["cold_row_wise"] = run_phase("cold-row_wise", options, by_row) | objects(by_row)
+            found["partial_row_wise"] = run_phase("partial-row_wise", options, by_row)
         yield found
 
 
@@ -276,7 +301,13 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return float(statistics.median(each[phase][figure] for each in found))
 
     better = min(median("bare_1"), median("bare_20"))
+    by_row = {
+        f"{phase}_row_wise_over_{phase}": round(median(f"{phase}_row_wise") / median(phase), 3)
+        for phase in ("cold", "partial")
+        if f"{phase}_row_wise" in found[0]
+    }
     return {
+        **by_row,
         "cold_over_bare_call_per_batch": round(median("cold") / median("bare_1"), 3),
         "cold_over_bare_20_batches_a_call": round(median("cold") / median("bare_20"), 3),
         "cold_over_better_bare": round(median("cold") / better, 3),
@@ -292,6 +323,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--repeat", type=int, default=1, help="rounds; ratios are of the medians")
+    parser.add_argument("--row-wise", action="store_true", help="measure row-wise steps, too")
     parser.add_argument("--phase", help=argparse.SUPPRESS)
     parser.add_argument("--root", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -301,6 +333,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="distill_ray-noop-") as folder:
         found = list(rounds(options, Path(folder)))
     record = {"rows": options.rows, "batch_size": options.batch_size, "cpus": os.cpu_count()}
+    record["load"] = round(os.getloadavg()[0], 1)
     print(json.dumps({**record, "summary": summary(found), "rounds": found}, indent=1))
 
 
