@@ -70,6 +70,16 @@ def read_settings(storage: Storage) -> RootSettings:
         return RootSettings()
 
 
+def is_used(storage: Storage) -> bool:
+    """Whether anything was ever stored in a root; one whose settings are gone still holds steps or runs."""
+    try:
+        storage.read(FORMAT_FILE)
+    except FileNotFoundError:
+        folders = (paths.STEPS_FOLDER, paths.RUNS_FOLDER, *paths.SUBROOT_FOLDERS)
+        return any(storage.folders(folder) for folder in folders)
+    return True
+
+
 def claim(storage: Storage) -> None:
     """Mark an empty root as one of our format, before anything else is written to it.
 

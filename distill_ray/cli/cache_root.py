@@ -13,10 +13,10 @@ import click
 
 from distill_ray.cache.inventory import Tell, roots
 from distill_ray.cache.lookup import Entry, find_entries
-from distill_ray.cache.root_settings import read_settings
+from distill_ray.cache.root_settings import is_used, read_settings
 from distill_ray.cli.amounts import shown
 from distill_ray.cli.options import Record
-from distill_ray.errors import ParameterError
+from distill_ray.errors import ParameterError, StorageError
 from distill_ray.storage import Storage, open_storage
 
 _LISTED = 20
@@ -43,7 +43,7 @@ class CacheRoot:
 
 
 def on_cache_root(command: Callable[..., Record]) -> Callable[..., Record]:
-    """Give the command ``--json`` and ``--cache-dir`` as one `CacheRoot`, of our format."""
+    """Give the command ``--json`` and ``--cache-dir`` as one `CacheRoot`, which is used and of our format."""
 
     @functools.wraps(command)
     def opened(*, as_json: bool, cache_dir: tuple[str, ...], **others: Any) -> Record:
@@ -52,6 +52,11 @@ def on_cache_root(command: Callable[..., Record]) -> Callable[..., Record]:
         first, *more = (open_storage(url) for url in cache_roots(cache_dir or None))
         for storage in (first, *more):
             read_settings(storage)  # refuses another format
+            if not is_used(storage):
+                raise StorageError(
+                    f"There is no cache root at {storage.url}: no run has stored anything there. Name "
+                    "another one with --cache-dir or DISTILL_RAY_CACHE_DIR."
+                )
         return command(root=CacheRoot(first, tuple(more), as_json), **others)
 
     for option in (
@@ -76,8 +81,9 @@ def find_one(root: CacheRoot, name: str) -> Entry:
         ParameterError: it means none, or several.
     """
     found = [entry for place in roots(root.storage, root.others) for entry in find_entries(place, name)]
-    if len(found) == 1:
-        return found[0]
+    exactly = [entry for entry in found if str(entry) == name]
+    if len(exactly or found) == 1:
+        return (exactly or found)[0]
     if not found:
         raise ParameterError(
             f"Nothing in {root.storage.url} is called '{name}': give a class, or the beginning of a "

@@ -22,6 +22,9 @@ from tests.cache.made_cache import FUNCTION, OTHER, key, put_output, put_part, r
         ("nothing", []),
         (key("a")[:8], [(FUNCTION, key("a"))]),
         (key("b"), [(OTHER, key("b"))]),
+        (f"Answer-{'f' * 64}/{key('a')}", [(FUNCTION, key("a"))]),
+        (f"Answer-{'f' * 64}/{key('b')}", []),
+        ("scopes/x/Answer", []),
     ],
 )
 def test_names_are_classes_or_beginnings(
@@ -36,4 +39,12 @@ def test_names_are_classes_or_beginnings(
 
 def test_an_entry_says_what_it_is(store: CacheStore) -> None:
     assert str(Entry(Root("", store), FUNCTION)) == f"Answer-{'f' * 64}"
-    assert str(Entry(Root("scopes/x", store), FUNCTION, "k")) == f"scopes/x/Answer-{'f' * 64}, output k"
+    assert str(Entry(Root("scopes/x", store), FUNCTION, "k")) == f"scopes/x/Answer-{'f' * 64}/k"
+
+
+def test_what_an_entry_says_is_a_name_of_it(store: CacheStore) -> None:
+    run = run_id()
+    put_output(store, "a", run, [put_part(store, run)])
+    root = Root("scopes/x", store)
+    for entry in (Entry(root, FUNCTION), Entry(root, FUNCTION, key("a"))):
+        assert list(find_entries(root, str(entry))) == [entry]

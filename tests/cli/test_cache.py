@@ -50,7 +50,9 @@ def ran(script: Write, capfd: Capture) -> Path:
 @pytest.fixture
 def made(cache_root: Path) -> CacheStore:
     """An empty root, to be filled by hand; the commands use it."""
-    return CacheStore(open_storage(str(cache_root)))
+    store = CacheStore(open_storage(str(cache_root)))
+    store.claim()
+    return store
 
 
 def cache(*arguments: str) -> int:
@@ -90,6 +92,14 @@ def test_ls_lists_every_output_with_its_rows_and_last_use(ran: Path, capfd: Capt
     assert err == ""
 
 
+@pytest.mark.parametrize("command", ["ls", "du", "verify", "gc", "compact", "salt"])
+def test_a_place_that_no_run_used_is_no_root(command: str, capfd: Capture) -> None:
+    """A misspelled one must not pass for one in which nothing is wrong."""
+    assert cache(command) == 3
+    assert "There is no cache root at" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("made")
 def test_an_empty_root_holds_nothing_and_nothing_is_wrong(capfd: Capture) -> None:
     assert document(capfd, "ls")["functions"] == []
     assert document(capfd, "verify", "--deep")["findings"] == []
@@ -144,6 +154,22 @@ def test_a_name_that_means_nothing_or_several_things_is_an_error(made: CacheStor
     assert f"means 2 things; give more of the one you mean:\n  Answer-{'e' * 64}" in capfd.readouterr().err
 
 
+def test_of_equal_things_in_roots_within_the_root_the_text_of_each_means_it(
+    made: CacheStore, capfd: Capture
+) -> None:
+    run = run_id()
+    for store in (made, CacheStore(made.storage.below(paths.scope_folder("mine")))):
+        put_output(store, "a", run, [put_part(store, run)])
+    for name in (FUNCTION.class_name, FUNCTION.signature[:20], key("a")[:20]):
+        assert cache("info", name) == 2
+        first, second = capfd.readouterr().err.splitlines()[1:]
+        assert document(capfd, "info", first.strip())["place"] == ""
+        assert document(capfd, "info", second.strip())["place"] == "scopes/mine"
+    assert document(capfd, "info", f"scopes/mine/{FUNCTION.class_name}")["place"] == "scopes/mine"
+    assert document(capfd, "rm", second.strip(), "--yes")["outputs"] == 1
+    assert made.read_manifest(FUNCTION, key("a")) is not None
+
+
 def test_du_adds_up_by_class_and_by_pipeline(made: CacheStore, capfd: Capture) -> None:
     run = run_id()
     parts = [put_part(made, run, first) for first in (0, 10, 20)]
@@ -154,7 +180,7 @@ def test_du_adds_up_by_class_and_by_pipeline(made: CacheStore, capfd: Capture) -
     used = document(capfd, "du")
     assert used["by_pipeline"] == {"one": parts[0].size, "two": parts[0].size + parts[1].size}
     assert used["other"]["parts of no output"] == parts[2].size
-    files = [path for path in Path(made.storage.url).rglob("*") if path.is_file()]
+    files = [path for path in Path(made.storage.url).glob("*/**/*") if path.is_file()]
     assert used["bytes"] == sum(path.stat().st_size for path in files)
     assert cache("du") == 0
     assert "in all" in capfd.readouterr().out
@@ -368,6 +394,7 @@ def test_rm_leaves_what_a_live_run_uses(made: CacheStore, capfd: Capture) -> Non
     assert len(part_names(made)) == 1
 
 
+@pytest.mark.usefixtures("made")
 def test_rm_wants_to_know_what(capfd: Capture) -> None:
     assert cache("rm", "--yes") == 2
     assert "Say what to remove" in capfd.readouterr().err

@@ -39,11 +39,13 @@ def test_elsewhere_it_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: Capture
 
 
 def test_with_progress_a_document_is_still_alone_on_standard_output(
-    monkeypatch: pytest.MonkeyPatch, capfd: Capture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
     monkeypatch.setenv("DISTILL_RAY_PROGRESS", "auto")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert main(["cache", "gc", "--json"]) == 0
+    root = CacheStore(open_storage(str(tmp_path / "used")))
+    root.claim()
+    assert main(["cache", "gc", "--json", "--cache-dir", root.storage.url]) == 0
     assert json.loads(capfd.readouterr().out)["bytes"] == 0
 
 
