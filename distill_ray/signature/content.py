@@ -11,11 +11,12 @@ import logging
 import threading
 import types
 import typing
+from collections.abc import Container
 from enum import Enum
 from typing import Any
 
 from distill_ray.signature.qualified_name import own_name, qualified_name
-from distill_ray.signature.stand_in import Tagged, UnencodableError, is_secret, stand_in
+from distill_ray.signature.stand_in import Tagged, UnencodableError, encode_value, is_secret, stand_in
 from distill_ray.signature.user_code import is_user_class
 
 SECRET = Tagged("secret", None)
@@ -37,7 +38,8 @@ def content_of(value: Any) -> Tagged | None:
     if isinstance(value, Enum):
         return Tagged("enum", [type(value), value.value])
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return Tagged("object", {"class": type(value), **_fields(value)})
+        fields = _fields(value)
+        return Tagged("object", {"class": type(value), **fields, **_beside(value, fields)})
     return _content_of_callable(value) or _content_of_alias(value) or _wrapper(value) or _registered(value)
 
 
@@ -50,20 +52,39 @@ def _registered(value: Any) -> Tagged | None:
         if is_user_class(cls):
             return None
         raise
-    return Tagged(known.tag, [cls, known.value]) if is_user_class(cls) else known
+    if not is_user_class(cls):
+        return known
+    if any(is_user_class(base) for base in cls.__mro__ if base in encode_value.registry):
+        return Tagged(known.tag, [cls, known.value])  # users have said what of it counts
+    libraries = {name for base in cls.__mro__ if not is_user_class(base) for name in _slots(base)}
+    beside = _beside(value, libraries)  # of a subclass of str, say
+    return Tagged(known.tag, [cls, known.value, beside] if beside else [cls, known.value])
 
 
 def state(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object of a user's class."""
-    slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
+    """Return the attributes of an object of a user's class, but for what follows from the others."""
+    classes = type(value).__mro__
+    slots = [name for cls in classes for name in _slots(cls)]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-    return {**found, **getattr(value, "__dict__", {})}
+    cached = {name for cls in classes for name, each in vars(cls).items() if _is_cached(each)}
+    others = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in cached}
+    return {**found, **others}
+
+
+def _is_cached(member: object) -> bool:
+    return isinstance(member, functools.cached_property)
 
 
 def _slots(cls: type) -> list[str]:
     slots = cls.__dict__.get("__slots__", ())
     names = [slots] if isinstance(slots, str) else list(slots)
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
+    return [_mangled(name, cls) for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _mangled(name: str, cls: type) -> str:
+    """The name under which a class's attribute is found from outside."""
+    is_private = name.startswith("__") and not name.endswith("__")
+    return f"_{cls.__name__.lstrip('_')}{name}" if is_private else name
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -71,10 +92,17 @@ def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
+def _beside(value: Any, known: Container[str]) -> dict[str, Any]:
+    """What users put into an object beside what makes its kind up."""
+    if not is_user_class(type(value)):
+        return {}
+    return {name: item for name, item in state(value).items() if name not in known}
+
+
 def _wrapper(value: Any) -> Tagged | None:
-    """A callable that says what it wraps, as ``functools.lru_cache`` makes."""
+    """A callable of a library that says what it wraps, as ``functools.lru_cache`` makes."""
     wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
-    if wrapped is None or isinstance(value, type | types.FunctionType):
+    if wrapped is None or isinstance(value, type | types.FunctionType) or is_user_class(type(value)):
         return None
     return Tagged("wrapper", [qualified_name(type(value)), wrapped])
 

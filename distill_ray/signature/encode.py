@@ -104,13 +104,15 @@ class Encoding:
             list: self._encode_list,
             tuple: self._encode_list,
             **dict.fromkeys((set, frozenset), self._encode_set),
-            **dict.fromkeys((dict, OrderedDict, defaultdict, Counter), self._encode_pairs),
+            **dict.fromkeys((dict, OrderedDict, Counter), self._encode_pairs),
+            defaultdict: self._encode_defaults,
         }
         self._describers: dict[type, Callable[[Any], Any]] = {
             **_DESCRIBED_SCALARS,
             **dict.fromkeys((list, tuple), self._describe_list),
             **dict.fromkeys((set, frozenset), self._describe_set),
-            **dict.fromkeys((dict, OrderedDict, defaultdict, Counter), self._describe_dict),
+            **dict.fromkeys((dict, OrderedDict, Counter), self._describe_dict),
+            defaultdict: self._describe_defaults,
         }
 
     def encode(self, value: object, *, path: str = "") -> bytes:
@@ -179,6 +181,9 @@ class Encoding:
                 raise
         return _frame(b"d", b"".join(parts))
 
+    def _encode_defaults(self, value: defaultdict[Any, Any]) -> bytes:
+        return self._encode(_with_factory(value))
+
     def _each_pair(
         self, pairs: Mapping[Any, object], walk: Callable[[object], Any]
     ) -> list[tuple[bytes, Any, Any]]:
@@ -214,6 +219,9 @@ class Encoding:
     def _describe_dict(self, value: Mapping[Any, object]) -> Any:
         return self._short(value, self._describe_pairs(value))
 
+    def _describe_defaults(self, value: defaultdict[Any, Any]) -> Any:
+        return self._describe(_with_factory(value))
+
     def _describe_pairs(self, value: Mapping[Any, object]) -> Any:
         pairs = self._each_pair(value, self._describe)
         if all(type(key) is str and not key.startswith("$") and _is_text(key) for _, key, _ in pairs):
@@ -225,6 +233,12 @@ class Encoding:
             return described
         encoded = self._encode(value)
         return {f"$long_{type(value).__name__}": [len(value), hashlib.sha256(encoded).hexdigest()]}
+
+
+def _with_factory(value: defaultdict[Any, Any]) -> dict[Any, Any] | Tagged:
+    """What it holds, and what it gives for other keys."""
+    held = dict(value)
+    return held if value.default_factory is None else Tagged("defaultdict", [value.default_factory, held])
 
 
 def step_into(key: object) -> str:

@@ -24,6 +24,7 @@ _UNSEEN = frozenset(
             "__doc__",
             "getdoc",
             "__file__",
+            "__subclasses__",
         ),
     }
 )

@@ -198,9 +198,12 @@ class _Unfolding:
         self._references.blind_spots.add(f"'{self._node.name}' {sentence}.")
 
     def _held_beside_source(self, function: FunctionType, prefix: str = "") -> None:
-        """What a function holds beside its source: what it captured, and its defaults."""
+        """What a function holds beside its source: what it captured, its attributes, and its defaults."""
         for name, value in captured(function):
             self._use(f"{prefix}captured {name}", value, sourced=False)
+        for name, value in sorted(vars(function).items()):
+            if not name.startswith("__"):  # those are for other tools, and not the same in all Pythons
+                self._use(f"{prefix}attribute {name}", value)
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         for number, default in enumerate(defaults):
             self._use(f"{prefix}default {number}", default, sourced=not _is_nested(function))

@@ -5,7 +5,7 @@ The tree made here is both hashed (`step_function`) and stored beside what the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -121,24 +121,41 @@ class _Signing:
             tree["_state"] = found
         if isinstance(value, LLM):
             self.blind_spots.update(value.blind_spots())
-        return {**tree, **self._private(value)} if isinstance(value, BaseStep) else tree
+            self._tell_of_private(value)
+            return tree
+        return {**tree, **self._private(value, excluded)}
 
-    def _private(self, step: BaseStep) -> dict[str, Any]:
-        """Return the values that the step's private attributes have by now: replicas get them too.
-
-        Those of a model that the step holds are not among them: `load` sets them.
-        """
+    def _private(self, value: BaseModel, excluded: Container[str]) -> dict[str, Any]:
+        """Return the values that private attributes have by now: replicas get them too."""
         found: dict[str, Any] = {}
-        for name, value in (step.__pydantic_private__ or {}).items():
-            if name in step.exclude_from_signature:
+        for name, item in (value.__pydantic_private__ or {}).items():
+            if name in excluded:
                 continue
             try:
-                Encoding(self.stand_in).encode(value)
+                Encoding(self.stand_in).encode(item)
             except SignatureError:
-                self.blind_spots.add(f"'{type(step).__name__}' holds '{name}', whose content does not count.")
+                self._add_unseen(value, name)
             else:
-                found[name] = value
+                found[name] = item
         return {"_private": found} if found else {}
+
+    def _tell_of_private(self, llm: LLM) -> None:
+        """Private attributes of an LLM do not count, as `load` sets them: say so of a user's that are set."""
+        of_load = {name for base in type(llm).__mro__ for name in getattr(base, "loaded_state", ())}
+        for name, declared in llm.__private_attributes__.items() if is_user_class(type(llm)) else ():
+            item, default = getattr(llm, name, None), declared.get_default()
+            if name not in llm.exclude_from_signature | of_load and not self._are_equal(item, default):
+                self._add_unseen(llm, name)
+
+    def _are_equal(self, one: object, other: object) -> bool:
+        encoding = Encoding(self.stand_in)
+        try:
+            return one is other or encoding.encode(one) == encoding.encode(other)
+        except SignatureError:
+            return False
+
+    def _add_unseen(self, value: BaseModel, name: str) -> None:
+        self.blind_spots.add(f"'{type(value).__name__}' holds '{name}', whose content does not count.")
 
     def _class(self, cls: type) -> dict[str, str]:
         """The class by its version, its code, or its name where an installed library holds it."""

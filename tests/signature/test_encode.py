@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import re
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import Enum
@@ -198,6 +198,18 @@ def test_nan_is_one_value() -> None:
 
 def test_a_dict_is_a_dict_whatever_made_it() -> None:
     assert digest(OrderedDict(b=1, a=2)) == digest({"a": 2, "b": 1})
+    assert digest(defaultdict(None, b=1, a=2)) == digest({"a": 2, "b": 1})
+
+
+def test_what_a_dict_gives_for_other_keys_counts() -> None:
+    made: list[dict[str, Any]] = [
+        defaultdict(int, a=1),
+        defaultdict(list, a=1),
+        defaultdict(int, a=2),
+        {"a": 1},
+    ]
+    assert len({digest(each) for each in made}) == len(made)
+    assert describe(made[0]) == {"$defaultdict": [{"$type": "builtins.int"}, {"a": 1}]}
 
 
 class Opaque:

@@ -372,6 +372,26 @@ def differ(write_module: Write, text: str, old: str, new: str, name: str = "run"
             "Template('c')",
             id="method called on objects of a library",
         ),
+        pytest.param(
+            "from collections import defaultdict\nTEXTS = defaultdict(lambda: 'a', b='b')\n"
+            "def run(x): return TEXTS[x]",
+            "'a'",
+            "'c'",
+            id="what a dict gives for other keys",
+        ),
+        pytest.param(
+            "def helper(x): return helper.text + x\nhelper.text = 'a'\ndef run(x): return helper(x)",
+            "'a'",
+            "'b'",
+            id="attribute of a function",
+        ),
+        pytest.param(
+            "class Box:\n    __slots__ = ('__x',)\n    def __init__(self, x): self.__x = x\n"
+            "class Work:\n    box = Box(1)\ndef run(x): return Work.box",
+            "Box(1)",
+            "Box(2)",
+            id="slot with a private name",
+        ),
         pytest.param("def run(x, *, by=(1, 2)): return x", "(1, 2)", "(1, 3)", id="keyword default"),
         pytest.param(
             'def run(x): return f"a{x!r:>{10}} # {x}"', "# {", "#  {", id="hash sign in an f-string"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -272,6 +273,13 @@ def test_one_users_key_and_no_key_give_one_signature() -> None:
     assert signature(task(private)) == signature(task(Echo()))
 
 
+def test_what_was_put_into_a_model_without_being_a_parameter_is_told() -> None:
+    llm = Echo()
+    assert step_function(task(llm)).blind_spots == ()
+    llm._calls = 3
+    assert step_function(task(llm)).blind_spots == ("'Echo' holds '_calls', whose content does not count.",)
+
+
 def test_the_code_of_a_users_model_counts() -> None:
     function = step_function(task(Echo()))
     assert any("def generate" in text for text in function.code.values())
@@ -435,6 +443,79 @@ def test_functions_and_classes_as_parameters_count_by_their_code() -> None:
     assert signature(Anything(value=make(1))) != signature(Anything(value=make(2)))
     assert signature(Anything(value={"key": [make(1)]})) != signature(Anything(value={"key": [make(2)]}))
     assert "Settings" in step_function(Anything(value=Settings)).code
+
+
+class Notes(BaseModel):
+    _seen: list[int] = PrivateAttr(default_factory=list)
+
+
+class Texts(list[str]):
+    """Texts that know their style."""
+
+    style: str = ""
+
+
+def texts(style: int) -> Texts:
+    made = Texts(["text"])
+    made.style = str(style)
+    return made
+
+
+class Tries:
+    """Calls a function several times, and says that it wraps it."""
+
+    def __init__(self, function: Callable[..., Any], times: int) -> None:
+        functools.update_wrapper(self, function)
+        self.times = times
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        return [self.__wrapped__(*arguments) for _ in range(self.times)]  # type: ignore[attr-defined]
+
+
+class MoreSettings(Settings):
+    """No dataclass itself: its own attribute is no field."""
+
+    def __init__(self, more: int) -> None:
+        super().__init__()
+        self.more = more
+
+
+def notes(*seen: int) -> Notes:
+    made = Notes()
+    made._seen = list(seen)
+    return made
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(texts, id="attribute of a list"),
+        pytest.param(lambda n: Tries(len, times=n), id="attribute of a wrapper"),
+        pytest.param(MoreSettings, id="attribute of a dataclass that is no field"),
+        pytest.param(notes, id="private attribute of a model"),
+    ],
+)
+def test_what_a_users_object_holds_counts_whatever_its_kind(make: Callable[[int], Any]) -> None:
+    assert signature(Anything(value=make(1))) == signature(Anything(value=make(1)))
+    assert signature(Anything(value=make(1))) != signature(Anything(value=make(2)))
+
+
+class Lazy:
+    """Works something out when it is first asked for."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    @functools.cached_property
+    def opened(self) -> object:
+        return object()
+
+
+def test_what_an_object_worked_out_and_keeps_does_not_count() -> None:
+    asked = Lazy(1)
+    assert asked.opened
+    assert signature(Anything(value=asked)) == signature(Anything(value=Lazy(1)))
+    assert signature(Anything(value=asked)) != signature(Anything(value=Lazy(2)))
 
 
 # Errors
