@@ -7,8 +7,8 @@ with 20 batches in a call. Prints JSON.
 
     python benchmarks/noop.py --rows 100000 --batch-size 50
 
-With ``--row-wise`` also ``cold`` and ``partial`` of a pipeline whose last two steps are row-wise: each row is a
-unit of its own, handed without the columns that the step does not read, which are joined on again.
+With ``--row-wise`` also ``cold`` and ``partial`` of a pipeline whose last two steps are row-wise: each row is
+a unit of its own, handed without the columns that the step does not read, which are joined on again.
 
 Every phase is a process of its own. ``seconds`` of ``cold``, ``partial`` and the bare loops begin when Ray is
 up (actors are not) and end when the last row is on disk; ``hit`` is the wall time of the whole process, the

@@ -189,7 +189,7 @@ def read_function(
         parts={part.name: part.size for part in root.store.parts(function) if part.size},
         outputs=(*(output for output in outputs if output.function == function), *private),
         damaged=(*damaged, *(_misplaced(output.path) for output in wrong)),
-        preimage=storage.sizes(function.folder).get("signature.json", 0),
+        preimage=storage.sizes(function.folder).get(paths.SIGNATURE_FILE, 0),
         elsewhere={
             part.name: part.size for other in root.others for part in CacheStore(other).parts(function)
         },

@@ -20,11 +20,26 @@ PIPELINES_FOLDER = "pipelines"
 
 RUNS_FOLDER = "runs"
 
-SUBROOT_FOLDERS = ("scopes", "salted")
+LEASES_FOLDER = "leases"
+
+_SCOPES_FOLDER = "scopes"
+
+_SALTED_FOLDER = "salted"
+
+SUBROOT_FOLDERS = (_SCOPES_FOLDER, _SALTED_FOLDER)
 """What stands in these is, folder by folder, a root of its own."""
 
 CONDEMNED_FOLDER = "gc"
 """Records of what is to be removed once no run can believe in it any more."""
+
+SIGNATURE_FILE = "signature.json"
+"""In a function's folder: what its signature was made from."""
+
+RUN_FILE = "run.json"
+"""In a run's folder: its record."""
+
+HEARTBEAT_FILE = "heartbeat.json"
+"""In a run's folder: where it shows that it lives."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +52,12 @@ class FunctionId:
     @property
     def folder(self) -> str:
         """All that is known of the function."""
-        return f"steps/{safe_name(self.class_name)}-{safe_name(self.signature)}"
+        return f"{STEPS_FOLDER}/{safe_name(self.class_name)}-{safe_name(self.signature)}"
 
     @property
     def signature_file(self) -> str:
         """What its signature was made from."""
-        return f"{self.folder}/signature.json"
+        return f"{self.folder}/{SIGNATURE_FILE}"
 
     @property
     def parts_folder(self) -> str:
@@ -60,7 +75,7 @@ class FunctionId:
 
     def manifest(self, output_key: str) -> str:
         """The manifest of the output with this key."""
-        return f"{self.outputs_folder}/{safe_name(output_key)}.json"
+        return f"{self.outputs_folder}/{safe_name(output_key)}{RECORD_ENDING}"
 
 
 def function_in(folder: str) -> FunctionId | None:
@@ -72,42 +87,52 @@ def function_in(folder: str) -> FunctionId | None:
 
 def signature_file_in(folder: str) -> str:
     """What the signature of the function in this folder, right below ``steps``, was made from."""
-    return f"{STEPS_FOLDER}/{folder}/signature.json"
+    return f"{STEPS_FOLDER}/{folder}/{SIGNATURE_FILE}"
+
+
+def run_outputs_folder(run: str) -> str:
+    """Where the manifests of outputs stand that lack rows which failed in a run."""
+    return f"{run_folder(run)}/outputs"
 
 
 def run_output(run: str, output_key: str) -> str:
     """Where the manifest of an output stands that lacks rows which failed: no other run may believe it."""
-    return f"{run_folder(run)}/outputs/{safe_name(output_key)}{RECORD_ENDING}"
+    return f"{run_outputs_folder(run)}/{safe_name(output_key)}{RECORD_ENDING}"
+
+
+def pipeline_folder(name: str) -> str:
+    """Where the records of a pipeline stand."""
+    return f"{PIPELINES_FOLDER}/{safe_name(name)}"
 
 
 def pipeline_record(name: str, signature: str, aggregated: str) -> str:
     """Where the record of a finished pipeline stands."""
-    return f"pipelines/{safe_name(name)}/{safe_name(signature)}/{safe_name(aggregated)}.json"
+    return f"{pipeline_folder(name)}/{safe_name(signature)}/{safe_name(aggregated)}{RECORD_ENDING}"
 
 
 def latest_record(name: str) -> str:
     """Where it stands which steps the last run of a pipeline had, whatever became of it."""
-    return f"pipelines/{safe_name(name)}/latest.json"
+    return f"{pipeline_folder(name)}/latest.json"
 
 
 def finished_record(name: str) -> str:
     """Where it stands which steps the last run of a pipeline had that finished."""
-    return f"pipelines/{safe_name(name)}/finished.json"
+    return f"{pipeline_folder(name)}/finished.json"
 
 
 def scope_folder(pipeline: str) -> str:
     """Where what a pipeline keeps to itself stands: a root of its own."""
-    return f"scopes/{_caseless_name(pipeline)}"
+    return f"{_SCOPES_FOLDER}/{_caseless_name(pipeline)}"
 
 
 def salted_folder(salt: str) -> str:
     """Where everything stands while the root has this salt: a root of its own."""
-    return f"salted/{hashlib.sha256(salt.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+    return f"{_SALTED_FOLDER}/{hashlib.sha256(salt.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 def is_salted(place: str) -> bool:
     """Whether a root within a root is one of a salt, or stands in such a one."""
-    return place.startswith("salted/")
+    return place.startswith(f"{_SALTED_FOLDER}/")
 
 
 def probe(name: str) -> str:
@@ -122,15 +147,12 @@ def condemned_record(name: str) -> str:
 
 def run_folder(run: str) -> str:
     """Where a run's record and events stand."""
-    return f"runs/{safe_name(run)}"
+    return f"{RUNS_FOLDER}/{safe_name(run)}"
 
 
 def heartbeat(run: str) -> str:
     """Where a run shows that it lives."""
-    return f"{run_folder(run)}/heartbeat.json"
-
-
-LEASES_FOLDER = "leases"
+    return f"{run_folder(run)}/{HEARTBEAT_FILE}"
 
 
 def lease(output_key: str, epoch: int) -> str:

@@ -96,10 +96,11 @@ def read_run(store: CacheStore, run: str) -> StoredRun:
     """Read a run's record and the outputs that belong to it only."""
     folder = paths.run_folder(run)
     sizes = store.storage.sizes(folder)
-    private = store.storage.sizes(f"{folder}/outputs")
-    found = [read_output(store, path, private=True) for path in record_paths(f"{folder}/outputs", private)]
+    outputs_folder = paths.run_outputs_folder(run)
+    private = store.storage.sizes(outputs_folder)
+    found = [read_output(store, path, private=True) for path in record_paths(outputs_folder, private)]
     outputs, damaged = sort_out(found)
-    record = read_record(store, f"{folder}/run.json") if "run.json" in sizes else None
+    record = read_record(store, f"{folder}/{paths.RUN_FILE}") if paths.RUN_FILE in sizes else None
     if isinstance(record, Damage):
         damaged.append(record)
         record = None
@@ -107,7 +108,7 @@ def read_run(store: CacheStore, run: str) -> StoredRun:
     return StoredRun(
         run=run,
         size=sum(sizes.values()) + sum(private.values()),
-        beats="heartbeat.json" in sizes,
+        beats=paths.HEARTBEAT_FILE in sizes,
         pipeline=pipeline,
         outputs=keys,
         private=tuple(outputs),

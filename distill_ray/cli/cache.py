@@ -20,6 +20,7 @@ from distill_ray.cache.inventory import (
     roots,
     walk_functions,
 )
+from distill_ray.cache.paths import RECORD_ENDING
 from distill_ray.cache.root_settings import read_settings, set_salt
 from distill_ray.cache.runs import Uses, read_uses, walk_runs
 from distill_ray.cache.store import READERS
@@ -86,7 +87,7 @@ def info(entry: str, root: CacheRoot) -> Record:
     record = _function_record(function, uses)
     if found.output:
         record["outputs"] = [
-            each for each in record["outputs"] if each["path"].endswith(f"{found.output}.json")
+            each for each in record["outputs"] if each["path"].endswith(f"{found.output}{RECORD_ENDING}")
         ]
     preimage = read_record(found.root.store, found.function.signature_file)
     known = preimage if isinstance(preimage, dict) else {}

@@ -167,7 +167,10 @@ def compact(part_size: int, grace: float, wait: bool, root: CacheRoot) -> Record
 def _is_meant(entry: Entry, facts: FunctionFacts, output: OutputFacts) -> bool:
     if (entry.root.place, entry.function) != (facts.place, facts.function):
         return False
-    return not entry.output or output.path == f"{entry.function.outputs_folder}/{entry.output}.json"
+    return (
+        not entry.output
+        or output.path == f"{entry.function.outputs_folder}/{entry.output}{paths.RECORD_ENDING}"
+    )
 
 
 def _is_only_of(pipeline: str, facts: FunctionFacts, output: OutputFacts, uses: Uses) -> bool:
@@ -177,8 +180,7 @@ def _is_only_of(pipeline: str, facts: FunctionFacts, output: OutputFacts, uses: 
 
 
 def _records_of(place: Root, pipeline: str) -> Iterator[str]:
-    folder = paths.latest_record(pipeline).rpartition("/")[0]
-    return records_below(place.store.storage, folder)
+    return records_below(place.store.storage, paths.pipeline_folder(pipeline))
 
 
 def _sweep(root: CacheRoot, watcher: RunWatcher, seconds: float) -> Swept:

@@ -32,7 +32,7 @@ class PartRows:
 def read_keys(asked: ReadKeys, rows: pa.Table | PartRows) -> KeysRead:
     """Give the digests that were asked for; what goes wrong comes back as text."""
     try:
-        keys = keys_of(rows.table() if isinstance(rows, PartRows) else rows, asked.columns)
+        keys = table_digests(rows.table() if isinstance(rows, PartRows) else rows, asked.columns)
     except Exception as error:
         message = f"its input could not be read: {type(error).__name__}: {error}"
         failure = Failure(asked.step, message, damaged=isinstance(error, CorruptObjectError))
@@ -40,7 +40,7 @@ def read_keys(asked: ReadKeys, rows: pa.Table | PartRows) -> KeysRead:
     return KeysRead(asked.step, asked.block, asked.columns, keys)
 
 
-def keys_of(table: pa.Table, columns: Sequence[str]) -> bytes:
+def table_digests(table: pa.Table, columns: Sequence[str]) -> bytes:
     """Digests of what a table's rows hold in some columns, 16 bytes a row."""
     present = [name for name in columns if name in table.column_names]
     if not present:

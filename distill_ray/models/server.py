@@ -11,11 +11,12 @@ from pydantic import AfterValidator, SecretStr
 from distill_ray.errors import ParameterError
 
 
-def without_credentials(url: str) -> str:
+def checked_address(url: str) -> str:
     """Return the address as it is.
 
     Raises:
-        ParameterError: It holds a user name or password, which would be saved with the signature.
+        ParameterError: It holds a user name or password, which would be saved with the signature; or it is
+            none that can be asked over HTTP.
     """
     parts = urlsplit(url)
     if parts.username or parts.password:
@@ -23,10 +24,15 @@ def without_credentials(url: str) -> str:
             f"base_url of {parts.hostname} holds credentials, which would be saved with the signature: "
             "give api_key or default_headers instead."
         )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ParameterError(
+            "base_url is no server's address: give one that begins with http:// or https://, such as "
+            "'http://localhost:8000/v1'."
+        )
     return url
 
 
-BaseUrl: TypeAlias = Annotated[str, AfterValidator(without_credentials)]
+BaseUrl: TypeAlias = Annotated[str, AfterValidator(checked_address)]
 """A server's address."""
 
 

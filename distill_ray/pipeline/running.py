@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from distill_ray.cache import paths
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.roots import open_cache
@@ -193,7 +194,7 @@ def _guarded_run(request: RunRequest, plan: Plan, guard: Guard, started: float) 
     finally:
         emit(RunFinished(guard.run, status, time.monotonic() - started, error))
         recorder.flush()
-        records.write_file("run.json", report.model_dump_json(indent=1).encode())
+        records.write_file(paths.RUN_FILE, report.model_dump_json(indent=1).encode())
     leaves = {name: manifests[name] for name in plan.graph.leaves()}
     records.write_finished(leaves)
     return RunResult(store, plan, leaves, report)

@@ -30,10 +30,14 @@ class Part:
     age: int
     whole: bool = True
 
-    @property
-    def units(self) -> Units:
+    def all_units(self) -> Units:
         """The units that it holds."""
         return Counter(key.hex() for key, _, _ in self.index.units if key != NO_UNIT)
+
+    def copies(self) -> Units:
+        """Those of them whose rows were put together from what the step gave for another one."""
+        flags = self.index.copies()
+        return Counter(unit[0].hex() for unit, copied in zip(self.index.units, flags, strict=True) if copied)
 
 
 @dataclass
@@ -73,7 +77,10 @@ class StoredUnits:
             if part.function == function and (part.whole or damaged) and path not in set(since)
         }
         replaced = {name for part in parts.values() for name in part.index.replaces}
-        return sum((part.units for name, part in parts.items() if name not in replaced), Units())
+        kept = [part for name, part in parts.items() if name not in replaced]
+        units, copies = (sum((get(part) for part in kept), Units()) for get in (Part.all_units, Part.copies))
+        # A copy is of use in the place of what it was made from, not beside it.
+        return Units({key: max(1, count - copies[key]) for key, count in units.items()})
 
     def generated(self, function: str) -> int:
         """How many rows of a generator are stored from the first one on; -1: all of them."""

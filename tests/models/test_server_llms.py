@@ -191,6 +191,13 @@ def test_an_address_must_not_hold_credentials(client: Client) -> None:
     assert "hunter2" not in str(error.value)
 
 
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "http:///v1", "user:sk-secret@host/v1"])
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(client: Client, address: str) -> None:
+    with pytest.raises(ParameterError, match="base_url is no server's address") as error:
+        client(address)
+    assert "sk-secret" not in str(error.value)
+
+
 def test_it_can_be_sent_to_another_process_while_loaded(client: Client, faulty_server: FaultyServer) -> None:
     from ray import cloudpickle
 

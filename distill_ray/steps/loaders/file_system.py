@@ -12,7 +12,7 @@ from pydantic import Field
 
 from distill_ray import storage
 from distill_ray.credentials import shown
-from distill_ray.errors import ParameterError
+from distill_ray.errors import ParameterError, StorageError
 from distill_ray.steps.base import GeneratorStep, label_of
 from distill_ray.steps.loaders.readers import READERS, Skip
 from distill_ray.types import GeneratorStepOutput, Row, RuntimeParameter, StepColumns, Unsigned
@@ -98,7 +98,10 @@ class LoadDataFromFileSystem(GeneratorStep):
         given = self.data_files if isinstance(self.data_files, list) else [self.data_files]
         if not given:
             raise ParameterError(f"Step '{label_of(self)}': `data_files` is an empty list.")
-        return [file for url in given for file in storage.expand(str(url), self.storage_options)]
+        try:
+            return [file for url in given for file in storage.expand(str(url), self.storage_options)]
+        except StorageError as error:
+            raise StorageError(f"Step '{label_of(self)}': {error}") from error
 
     def _type_of(self, url: str) -> FileType:
         if self.filetype is not None:

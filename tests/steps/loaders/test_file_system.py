@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, m
 
 
 def test_a_missing_file_and_missing_data_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"No file found at '.*none\.jsonl'"):
+    with pytest.raises(StorageError, match=r"Step '.*': No file found at '.*none\.jsonl'"):
         load(tmp_path / "none.jsonl")
     with pytest.raises(ParameterError, match="has no `data_files`"):
         list(LoadDataFromFileSystem().process())  # type: ignore[call-arg]
