@@ -68,6 +68,7 @@ class UnitIndex:
         limits: for each unit the limits it serves; empty where the step has none.
         copied: ``(first unit, units)`` for units whose rows were put together from what the step gave for
             another unit of their key.
+        answers: for each of these 16 bytes that name what the step gave: see `answer_name`.
     """
 
     keys: bytes
@@ -84,6 +85,7 @@ class UnitIndex:
     row_shapes: tuple[tuple[int, int], ...] = ()
     limits: tuple[Limits, ...] = ()
     copied: tuple[tuple[int, int], ...] = ()
+    answers: bytes = b""
 
     @property
     def rows(self) -> int:
@@ -93,7 +95,7 @@ class UnitIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and digests, which do not compress."""
-        return len(self.keys) + len(self.digests) + len(self.wholes)
+        return len(self.keys) + len(self.digests) + len(self.wholes) + len(self.answers)
 
     @property
     def units(self) -> Iterator[tuple[bytes, int, int]]:
@@ -115,6 +117,8 @@ class UnitIndex:
             if start <= first and first + count <= start + rows
         ]
         shapes = self.shapes_of_rows()[start : start + rows]
+        copied_from = self.copied_from()
+        copied, answers = pack_copies([copied_from[number] for number in units])
         index = replace(
             self,
             keys=_items(self.keys, units),
@@ -123,17 +127,40 @@ class UnitIndex:
             wholes=_items(self.wholes, units),
             shapes=tuple(dict.fromkeys(shapes)),
             limits=tuple(self.limits[number] for number in units if self.limits),
-            copied=_stretches(bytes(self.copies()[number] for number in units)),
+            copied=copied,
+            answers=answers,
         )
         numbers = {shape: number for number, shape in enumerate(index.shapes)}
         return start, replace(index, row_shapes=tuple((numbers[shape], 1) for shape in shapes))
 
-    def copies(self) -> bytearray:
-        """For each unit 1 where it is a copy of another, else 0."""
-        flags = bytearray(len(self.counts))
+    def copied_from(self) -> list[bytes]:
+        """For each unit the name of the answer that it is a copy of; empty: it is none."""
+        found = [b""] * len(self.counts)
+        names, start = split_digests(self.answers), 0
         for first, units in self.copied:
-            flags[first : first + units] = b"\1" * units
-        return flags
+            found[first : first + units] = names[start : start + units]
+            start += units
+        return found
+
+    def copied_name(self, unit: int) -> bytes:
+        """The name of the answer that a unit is a copy of; empty: it is none."""
+        start = 0
+        for first, units in self.copied:
+            if first <= unit < first + units:
+                place = (start + unit - first) * DIGEST_SIZE
+                return self.answers[place : place + DIGEST_SIZE]
+            start += units
+        return b""
+
+    def answer_name(self, unit: int, first_row: int) -> bytes:
+        """Name, in 16 bytes, what the step gave for a unit, which begins with this row, and is no copy.
+
+        Copies of it have that name too, in whatever part they are: of all of them a run is given one.
+        """
+        rows = self.digests[first_row * DIGEST_SIZE : (first_row + self.counts[unit]) * DIGEST_SIZE]
+        return sha256(self.wholes[unit * DIGEST_SIZE : (unit + 1) * DIGEST_SIZE] + rows).digest()[
+            :DIGEST_SIZE
+        ]
 
     def shapes_of_rows(self) -> list[Shape]:
         """Give each row's shape, in order; none where the step is not row-wise."""
@@ -145,9 +172,11 @@ def _items(digests: bytes, numbers: Sequence[int]) -> bytes:
     return b"".join(digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE] for number in numbers)
 
 
-def _stretches(flags: bytes) -> tuple[tuple[int, int], ...]:
-    """Where ones stand among flags: ``(first, how many)`` for those that follow each other."""
-    return tuple((found.start(), len(found[0])) for found in re.finditer(b"\1+", flags))
+def pack_copies(copied_from: Sequence[bytes]) -> tuple[tuple[tuple[int, int], ...], bytes]:
+    """Give ``copied`` and ``answers`` of an index, from what `UnitIndex.copied_from` gives of it."""
+    flags = bytes(map(bool, copied_from))
+    stretches = tuple((found.start(), len(found[0])) for found in re.finditer(b"\1+", flags))
+    return stretches, b"".join(copied_from)
 
 
 def concat_indexes(indexes: Sequence[UnitIndex], run: str, merged: Sequence[str] = ()) -> UnitIndex:
@@ -174,6 +203,7 @@ def concat_indexes(indexes: Sequence[UnitIndex], run: str, merged: Sequence[str]
             replaced_rows += [(first, index.rows)]
             replaced_rows += [(first + start, rows) for start, rows in index.replaced_rows]
         first += index.rows
+    copied, answers = pack_copies([name for index in indexes for name in index.copied_from()])
     return UnitIndex(
         keys=b"".join(each.keys for each in indexes),
         counts=tuple(count for each in indexes for count in each.counts),
@@ -188,7 +218,8 @@ def concat_indexes(indexes: Sequence[UnitIndex], run: str, merged: Sequence[str]
         shapes=tuple(numbers),
         row_shapes=tuple(row_shapes),
         limits=tuple(each for index in indexes for each in index.limits),
-        copied=_stretches(b"".join(index.copies() for index in indexes)),
+        copied=copied,
+        answers=answers,
     )
 
 
@@ -341,13 +372,15 @@ def _problem(index: UnitIndex, rows: int) -> str | None:
         "limits of some units are missing": len(index.limits) not in (0, units),
         f"it gives shapes of {shaped} rows, there are {rows}": shaped not in (0, rows),
         "it tells of copies that it lacks": any(first + count > units for first, count in index.copied),
+        "it does not say what its copies are of": len(index.answers)
+        != DIGEST_SIZE * sum(count for _, count in index.copied),
         "it names a shape that it lacks": any(n not in range(len(index.shapes)) for n, _ in index.row_shapes),
         "the place of a replaced part is missing": len(index.replaced_rows) not in (0, len(index.replaces)),
     }
     return next((problem for problem, found in wrong.items() if found), None)
 
 
-_BYTES: Final = ("keys", "digests", "wholes")
+_BYTES: Final = ("keys", "digests", "wholes", "answers")
 
 
 def _index_to_json(index: UnitIndex) -> bytes:

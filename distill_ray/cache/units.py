@@ -110,12 +110,14 @@ class StoredUnits:
         self._known: dict[str, UnitIndex] = {}
         self._part, self._first, self._count = array("i"), array("q"), array("q")
         self._by_key, self._by_whole = _Chains(), _Chains()
-        self._used, self._copy = bytearray(), bytearray()
+        self._used = bytearray()
         self._position = array("i")
-        self._originals: dict[bytes, int] = {}
-        """For keys of which there are copies: how many were made by the step itself."""
-        self._handed_out: Counter[bytes] = Counter()
-        self._copied: set[bytes] = set()
+        self._copied: dict[bytes, bool] = {}
+        """Keys of which there are copies, each with whether `_left` knows of its units."""
+        self._left: dict[bytes, int] = {}
+        """How often each answer of these keys may still be handed out."""
+        self._spent: Counter[bytes] = Counter()
+        """Answers that stand in outputs whose rows have been handed out."""
         self.add(parts)
 
     def __len__(self) -> int:
@@ -140,16 +142,22 @@ class StoredUnits:
         self._count.extend([index.counts[position] for position in kept])
         self._used.extend(bytes(len(kept)))
         self._position.extend(kept)
-        copies = index.copies()
-        self._copy.extend(copies[position] for position in kept)
-        self._copied.update(keys[position] for position in kept if copies[position])
-        for position in kept:
-            if keys[position] in self._originals and not copies[position]:
-                self._originals[keys[position]] += 1
         self._by_key.put([keys[position] for position in kept], units)
         if index.wholes:
             wholes = split_digests(index.wholes)
             self._by_whole.put([wholes[position] for position in kept], units)
+        self._note_copies(index, keys, kept, first_unit)
+
+    def _note_copies(
+        self, index: UnitIndex, keys: Sequence[bytes], kept: Sequence[int], first_unit: int
+    ) -> None:
+        """Let keys be known of which there are copies, and count what is new of them."""
+        copies = {position for first, units in index.copied for position in range(first, first + units)}
+        for position in copies.intersection(kept):
+            self._copied.setdefault(keys[position], False)
+        counted = [u for u, position in enumerate(kept, first_unit) if self._copied.get(keys[position])]
+        if counted:
+            self._count_answers(counted)
 
     def _kept(
         self, part: PartEntry, index: UnitIndex, keys: Sequence[bytes], firsts: Sequence[int]
@@ -158,7 +166,11 @@ class StoredUnits:
         # What is put last is found first.
         kept = [p for p in range(len(keys) - 1, -1, -1) if keys[p] != NO_UNIT]
         if gone := self._gone.get(part.name):
-            kept = [p for p in kept if not (index.counts[p] and _is_in(firsts[p], gone))]
+            taken = {p for p in kept if index.counts[p] and _is_in(firsts[p], gone)}
+            kept = [p for p in kept if p not in taken]
+            if index.wholes:
+                copied_from = index.copied_from()
+                self._spent.update(copied_from[p] or index.answer_name(p, firsts[p]) for p in taken)
         if limits := index.limits:
             kept = [p for p in kept if serves(limits[p], self._limit)]
         known = Counter(key for name in index.replaces if name in self._known for key in self._keys_of(name))
@@ -171,34 +183,52 @@ class StoredUnits:
 
     def take(self, key: bytes) -> StoredRows | None:
         """Hand out the next stored unit of this key, if there is one left."""
-        return self._take(self._by_key.first_unused(key, self._used))
+        return self._take(self._by_key, key)
 
     def take_whole(self, whole: bytes) -> StoredRows | None:
         """Hand out the next stored unit that was made from this very row, all its columns counted."""
-        return self._take(self._by_whole.first_unused(whole, self._used))
+        return self._take(self._by_whole, whole)
 
-    def _take(self, unit: int) -> StoredRows | None:
-        if unit < 0:
-            return None
-        part, index = self._parts[self._part[unit]]
-        if self._copied and not self._is_left(index, self._position[unit]):
-            return None
-        self._used[unit] = 1
-        first_row, rows = self._first[unit], self._count[unit]
-        digests = index.digests[first_row * DIGEST_SIZE : (first_row + rows) * DIGEST_SIZE]
-        return StoredRows(part, first_row, rows, digests)
+    def _take(self, chains: _Chains, key: bytes) -> StoredRows | None:
+        while (unit := chains.first_unused(key, self._used)) >= 0:
+            self._used[unit] = 1
+            if not self._copied or self._is_left(unit):
+                part, index = self._parts[self._part[unit]]
+                first_row, rows = self._first[unit], self._count[unit]
+                digests = index.digests[first_row * DIGEST_SIZE : (first_row + rows) * DIGEST_SIZE]
+                return StoredRows(part, first_row, rows, digests)
+        return None
 
-    def _is_left(self, index: UnitIndex, position: int) -> bool:
-        """Whether the step made more of a unit's key than were handed out; if so, one more is."""
+    def _is_left(self, unit: int) -> bool:
+        """Whether what the step gave for a unit may still be handed out, by this unit or a copy."""
+        index, position = self._parts[self._part[unit]][1], self._position[unit]
         key = index.keys[position * DIGEST_SIZE : (position + 1) * DIGEST_SIZE]
-        if key not in self._copied:
+        counted = self._copied.get(key)
+        if counted is None:
             return True
-        if key not in self._originals:
-            self._originals[key] = sum(not self._copy[unit] for unit in self._by_key.units(key))
-        if self._handed_out[key] >= max(1, self._originals[key]):  # one, though the original be gone
-            return False
-        self._handed_out[key] += 1
-        return True
+        if not counted:
+            self._copied[key] = True
+            self._count_answers(list(self._by_key.units(key)))
+        name, _ = self._answer_of(unit)
+        self._left[name] -= 1
+        return self._left[name] >= 0
+
+    def _count_answers(self, units: Sequence[int]) -> None:
+        """Let it be known how many of each answer are there: of copies one, though the original be gone."""
+        answers = [self._answer_of(unit) for unit in units]
+        made = Counter(name for name, is_copy in answers if not is_copy)
+        for name, _ in answers:
+            if name not in self._left:
+                self._left[name] = max(1, made[name]) - self._spent[name]
+            elif made[name]:
+                self._left[name] += made[name]
+            made[name] = 0
+
+    def _answer_of(self, unit: int) -> tuple[bytes, bool]:
+        """The name of what the step gave for a unit, and whether the unit is a copy of it."""
+        index, position = self._parts[self._part[unit]][1], self._position[unit]
+        copied_from = index.copied_name(position)
+        return copied_from or index.answer_name(position, self._first[unit]), bool(copied_from)
 
 
 class _Chains:

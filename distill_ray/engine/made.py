@@ -39,6 +39,8 @@ class Made:
     counts: list[int] = field(default_factory=list)
     limits: list[Limits] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)
+    answers: list[bytes] = field(default_factory=list)
+    """To join: for each unit the name of what the step gave once."""
     failed: list[FailedRows] = field(default_factory=list)
     batches: int = 0
     finished: int = 0
@@ -86,5 +88,6 @@ class Made:
             shapes=tuple(numbers),
             row_shapes=tuple((number, len(list(same))) for number, same in groupby(of_rows)),
             limits=tuple(self.limits),
-            copied=((0, len(self.counts)),) if self.cost and self.counts else (),
+            copied=((0, len(self.answers)),) if self.answers else (),
+            answers=b"".join(self.answers),
         )

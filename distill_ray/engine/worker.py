@@ -86,6 +86,16 @@ class _Part:
         """Each row's shape."""
         return self.index.shapes_of_rows()
 
+    @cached_property
+    def _units(self) -> dict[tuple[int, int], int]:
+        """The number of each unit, by its first row and how many it has."""
+        return {(first, rows): number for number, (_, first, rows) in enumerate(self.index.units)}
+
+    def answer_at(self, first_row: int, rows: int) -> bytes:
+        """The name of what the step gave for the unit with these rows."""
+        unit = self._units[first_row, rows]
+        return self.index.copied_name(unit) or self.index.answer_name(unit, first_row)
+
 
 @dataclass(frozen=True)
 class _Inputs:
@@ -203,6 +213,7 @@ class Worker:
             out = [joined(row, own_part(each, shape), declared) for each, shape in pairs]
             cut = slice(place * DIGEST_SIZE, (place + 1) * DIGEST_SIZE)
             made.add(Unit(out, row_digests(out), shapes), keys[cut], wholes[cut])
+            made.answers.append(part.answer_at(stored.start, stored.rows))
             share = 1 / max(1, len(part.index.counts))
             seconds += part.index.seconds * share
             input_tokens += part.index.input_tokens * share

@@ -159,10 +159,13 @@ def test_an_index_that_does_not_fit_its_table_is_refused(index: UnitIndex) -> No
 
 def test_copies_stay_copies_in_a_merged_part_and_in_what_is_read_of_it_for_one_it_replaced() -> None:
     made = UnitIndex(A * 2, (1, 1), bytes(32), "run")
-    copied = replace(made, keys=A * 3, counts=(1, 0, 2), digests=bytes(48), copied=((1, 2),))
+    names = b"n" * 16 + b"m" * 16
+    copied = replace(made, keys=A * 3, counts=(1, 0, 2), digests=bytes(48), copied=((1, 2),), answers=names)
     merged = concat_indexes([made, copied, made], "run", merged=("1", "2", "3"))
-    assert merged.copied == ((3, 2),)
-    assert list(merged.copies()) == [0, 0, 0, 1, 1, 0, 0]
+    assert (merged.copied, merged.answers) == (((3, 2),), names)
+    none = b""
+    assert merged.copied_from() == [none, none, none, names[:16], names[16:], none, none]
+    assert [merged.copied_name(unit) for unit in range(7)] == merged.copied_from()
     found = merged.of_replaced("2")
     assert found is not None
     assert (found[0], found[1].copied, found[1].counts) == (2, ((1, 2),), (1, 0, 2))

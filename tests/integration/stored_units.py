@@ -30,14 +30,18 @@ class Part:
     age: int
     whole: bool = True
 
-    def all_units(self) -> Units:
+    def units(self) -> Units:
         """The units that it holds."""
         return Counter(key.hex() for key, _, _ in self.index.units if key != NO_UNIT)
 
-    def copies(self) -> Units:
-        """Those of them whose rows were put together from what the step gave for another one."""
-        flags = self.index.copies()
-        return Counter(unit[0].hex() for unit, copied in zip(self.index.units, flags, strict=True) if copied)
+    def answers(self) -> Counter[tuple[str, str, bool]]:
+        """For each unit its key, the name of what the step gave, and whether it is a copy of another."""
+        found = zip(self.index.units, self.index.copied_from(), range(len(self.index.counts)), strict=True)
+        return Counter(
+            (key.hex(), (copied or self.index.answer_name(unit, first)).hex(), bool(copied))
+            for (key, first, _), copied, unit in found
+            if key != NO_UNIT
+        )
 
 
 @dataclass
@@ -78,9 +82,13 @@ class StoredUnits:
         }
         replaced = {name for part in parts.values() for name in part.index.replaces}
         kept = [part for name, part in parts.items() if name not in replaced]
-        units, copies = (sum((get(part) for part in kept), Units()) for get in (Part.all_units, Part.copies))
+        answers = sum((part.answers() for part in kept), Counter[tuple[str, str, bool]]())
         # A copy is of use in the place of what it was made from, not beside it.
-        return Units({key: max(1, count - copies[key]) for key, count in units.items()})
+        of_each = {(key, name): answers[key, name, False] or 1 for key, name, _ in answers}
+        units = Units()
+        for (key, _), count in of_each.items():
+            units[key] += count
+        return units
 
     def generated(self, function: str) -> int:
         """How many rows of a generator are stored from the first one on; -1: all of them."""

@@ -222,6 +222,19 @@ def test_what_was_put_together_with_other_columns_counts_as_one_answer(lab: Lab)
     assert len({row["sample"] for row in rows_of(found)}) == 3
 
 
+def test_of_an_answer_and_what_was_made_of_it_only_one_is_given_though_others_are_left(lab: Lab) -> None:
+    x, y = {"n": 1, "other": "x"}, {"n": 1, "other": "y"}
+    lab.run([x, x], Sample)
+    lab.run([y], Sample)
+    for data in ([x, y], [y, x]):
+        found, computed = lab.run(data, Sample)
+        assert len({row["sample"] for row in rows_of(found)}) == 2
+        assert computed == {}
+    found, computed = lab.run([x, y, x], Sample)
+    assert len({row["sample"] for row in rows_of(found)}) == 3
+    assert computed["sample"] == 1
+
+
 def test_filters_and_steps_that_give_several_rows_reuse_too(lab: Lab) -> None:
     data = numbers(60, other="x")
     made, _ = lab.run(data, Even, Repeat)
