@@ -50,7 +50,10 @@ class LocalStorage:
             try:
                 os.link(temporary, self._at(path))
             except FileExistsError:
-                return self._at(path).read_bytes() == data
+                try:
+                    return self._at(path).read_bytes() == data
+                except FileNotFoundError:  # another caller's, removed in the meantime
+                    return False
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise

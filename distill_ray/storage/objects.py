@@ -55,11 +55,13 @@ class ObjectStorage:
                 self._send(path, data, mode="create")
             except (NotImplementedError, TypeError):  # a file system that knows no such mode
                 self._send(path, data)
-            except Exception:
+            except Exception as error:
                 # After a lost reply the client tries again and meets its own object, or gives up on a
                 # write that was made: what is there now decides.
                 with suppress(FileNotFoundError):
                     return self.read(path) == data
+                if isinstance(error, FileExistsError):  # another caller's, removed in the meantime
+                    return False
                 raise
             return True
 
