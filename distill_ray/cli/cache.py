@@ -59,12 +59,16 @@ def ls(root: CacheRoot) -> Record:
     root.say(_LINE.format("class", "function", "output", "rows", "bytes", "last use", "seconds", "tokens"))
     functions: list[Record] = []
     count = size = 0
+    place = ""
     with sign_of_life("Listing the cache") as tell:
         for function, uses in _walk(root, tell):
             record = _function_record(function, uses)
             count, size = count + 1, size + function.size
             if root.as_json:  # text is printed as it comes, and not held
                 functions.append(record)
+            if place != record["place"]:
+                place = record["place"]
+                root.say(f"in {shown(place)}:")
             for line in _lines(record):
                 root.say(line)
     root.say(f"{count_text(count, 'function')}, {bytes_text(size)}")
@@ -77,7 +81,8 @@ def ls(root: CacheRoot) -> Record:
 def info(entry: str, root: CacheRoot) -> Record:
     """Show one function or output: what its signature was made from, its outputs and parts.
 
-    ENTRY is a class, or the beginning of a function's signature or of an output key, as `ls` shows them.
+    ENTRY is a class, or the beginning of a function's signature or of an output key, as `ls` shows them;
+    of what stands `in` a root of its own, with that before it: scopes/mine/Double.
     """
     found = find_one(root, entry)
     uses, private = read_uses(found.root, silent)
@@ -169,6 +174,11 @@ def verify(deep: bool, repair: bool, root: CacheRoot) -> Record:
         root.say(
             "`distill-ray cache verify --repair` removes what is damaged, so that runs compute it again."
         )
+        if not root.others and any(finding.kind == "missing" for finding in findings):
+            root.say(
+                "Where the root is read together with others, parts may be missing because they stand in "
+                "those: name them too, each with --cache-dir."
+            )
     return {
         "cache": root.storage.url,
         "deep": deep,

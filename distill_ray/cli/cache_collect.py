@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
@@ -12,15 +12,17 @@ import click
 from distill_ray.cache import paths
 from distill_ray.cache.collection import Sweeper, Swept, condemn
 from distill_ray.cache.compact import PART_BYTES, Compactor
+from distill_ray.cache.condemned import Clutter
 from distill_ray.cache.gc import Choice, FunctionFacts, OutputFacts, Policy, choose, choose_named
-from distill_ray.cache.inventory import Root, records_below, roots, walk_functions
+from distill_ray.cache.inventory import records_below, roots, walk_functions
 from distill_ray.cache.live_runs import RunWatcher
 from distill_ray.cache.lookup import Entry
 from distill_ray.cache.runs import Uses, read_uses
 from distill_ray.cache.stock import Cost, Stock, cost_of, take_stock
-from distill_ray.cli.amounts import Duration, Size, bytes_text, cost_text, count_text, seconds_text
+from distill_ray.cli.amounts import Duration, Size, bytes_text, cost_text, count_text, seconds_text, shown
 from distill_ray.cli.cache_root import CacheRoot, find_one, on_cache_root, sign_of_life, silent
 from distill_ray.cli.options import Record
+from distill_ray.errors import ParameterError
 
 _grace = click.option(
     "--grace",
@@ -68,8 +70,8 @@ def gc(
         stock = take_stock(root.storage, root.others, watcher, tell)
         choice = choose(stock.functions, stock.in_use, Policy(time.time(), older_than, max_size))
         cost = cost_of(stock, choice.parts)
-    _say_choice(root, choice, stock, cost)
-    record = _choice_record(choice, stock, cost) | {"dry_run": dry_run}
+    _say_choice(root, choice, stock, cost, stock.clutter)
+    record = _choice_record(choice, stock, cost, stock.clutter) | {"dry_run": dry_run}
     if dry_run:
         root.say("Nothing was removed: this was a dry run.")
         return {"cache": root.storage.url, **record}
@@ -112,14 +114,14 @@ def rm(entries: tuple[str, ...], pipeline: str | None, yes: bool, root: CacheRoo
         ]
         choice = choose_named(of_chosen, stock.in_use, chosen, "removed by hand")
         cost = cost_of(stock, choice.parts)
+        records = _records_of(pipeline, stock) if pipeline is not None else {}
     _say_choice(root, choice, stock, cost)
-    if not yes:
-        click.confirm("Remove them?", abort=True, err=True)
+    if not yes and (choice.outputs or choice.parts or records):
+        _ask()
     condemn(root.storage, choice, now=time.time(), grace=0.0)
     swept = Sweeper(root.storage, watcher, silent).sweep(time.time())
-    if pipeline is not None:
-        for place in stock.roots:
-            place.store.storage.delete(list(_records_of(place, pipeline)))
+    for place in stock.roots:
+        place.store.storage.delete(records.get(place.place, ()))
     _say_swept(root, swept)
     return {"cache": root.storage.url, **_choice_record(choice, stock, cost), "swept": asdict(swept)}
 
@@ -175,12 +177,36 @@ def _is_meant(entry: Entry, facts: FunctionFacts, output: OutputFacts) -> bool:
 
 def _is_only_of(pipeline: str, facts: FunctionFacts, output: OutputFacts, uses: Uses) -> bool:
     """Whether no other pipeline's runs used an output, as far as these left a record."""
-    own_root = f"{facts.place}/".endswith(f"{paths.scope_folder(pipeline)}/")
-    return own_root or uses.pipelines.get(output.output_key) == {pipeline}
+    return _is_its_own(facts.place, pipeline) or uses.pipelines.get(output.output_key) == {pipeline}
 
 
-def _records_of(place: Root, pipeline: str) -> Iterator[str]:
-    return records_below(place.store.storage, paths.pipeline_folder(pipeline))
+def _is_its_own(place: str, pipeline: str) -> bool:
+    """Whether a pipeline keeps a root within the root to itself."""
+    return f"{place}/".endswith(f"{paths.scope_folder(pipeline)}/")
+
+
+def _records_of(pipeline: str, stock: Stock) -> dict[str, list[str]]:
+    """The records of a pipeline, by the roots that have some.
+
+    Raises:
+        ParameterError: no root has any, and no run was one of the pipeline.
+    """
+    folder = paths.pipeline_folder(pipeline)
+    found = {place.place: list(records_below(place.store.storage, folder)) for place in stock.roots}
+    records = {place: some for place, some in found.items() if some}
+    known = {name for names in stock.uses.pipelines.values() for name in names}
+    if not records and pipeline not in known and not any(_is_its_own(place, pipeline) for place in found):
+        listed = f"It has: {', '.join(map(shown, sorted(known)))}." if known else "No run left a record."
+        raise ParameterError(f"The cache root has no pipeline '{shown(pipeline)}'. {listed}")
+    return records
+
+
+def _ask() -> None:
+    try:
+        click.confirm("Remove them?", abort=True, err=True)
+    except click.Abort:
+        click.echo("\nNothing was removed. --yes removes without asking.", err=True)
+        raise
 
 
 def _sweep(root: CacheRoot, watcher: RunWatcher, seconds: float) -> Swept:
@@ -197,13 +223,13 @@ def _sweep(root: CacheRoot, watcher: RunWatcher, seconds: float) -> Swept:
         return Sweeper(root.storage, watcher, tell).sweep(time.time())
 
 
-def _choice_record(choice: Choice, stock: Stock, cost: Cost) -> Record:
+def _choice_record(choice: Choice, stock: Stock, cost: Cost, clutter: Sequence[Clutter] = ()) -> Record:
     return {
         "outputs": len(choice.outputs),
         "parts": len(choice.parts),
         "bytes": choice.freed,
-        "clutter": dict(Counter(each.kind for each in stock.clutter)),
-        "clutter_bytes": sum(each.size for each in stock.clutter),
+        "clutter": dict(Counter(each.kind for each in clutter)),
+        "clutter_bytes": sum(each.size for each in clutter),
         "cost": asdict(cost),
         "kept_bytes": choice.kept,
         "held_bytes": choice.held,
@@ -218,15 +244,18 @@ def _choice_record(choice: Choice, stock: Stock, cost: Cost) -> Record:
     }
 
 
-def _say_choice(root: CacheRoot, choice: Choice, stock: Stock, cost: Cost) -> None:
+def _say_choice(
+    root: CacheRoot, choice: Choice, stock: Stock, cost: Cost, clutter: Sequence[Clutter] = ()
+) -> None:
     root.say(
         f"{count_text(len(choice.outputs), 'output')} and {count_text(len(choice.parts), 'part')} may go: "
         f"{bytes_text(choice.freed)}; {bytes_text(choice.kept)} stay."
     )
     for why, number in Counter(each.why for each in (*choice.outputs, *choice.parts)).most_common():
         root.say(f"  {number:,}: {why}")
-    for kind, number in Counter(each.kind for each in stock.clutter).most_common():
-        root.say(f"  {_CLUTTER[kind]}: {number:,}")
+    for kind, number in Counter(each.kind for each in clutter).most_common():
+        size = sum(each.size for each in clutter if each.kind == kind)
+        root.say(f"  {_CLUTTER[kind]}: {number:,}" + (f", {bytes_text(size)}" if size else ""))
     if choice.parts:
         root.say(f"Making them again would take {cost_text(cost)}.")
     if choice.held:
@@ -253,5 +282,5 @@ _CLUTTER = {
     "leftover": "left of writes that were cut off",
     "lease": "leases of runs that ended",
     "heartbeat": "heartbeats of runs that ended",
-    "root": "of another salt",
+    "root": "roots of another salt",
 }

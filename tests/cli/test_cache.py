@@ -166,6 +166,8 @@ def test_of_equal_things_in_roots_within_the_root_the_text_of_each_means_it(
         assert document(capfd, "info", first.strip())["place"] == ""
         assert document(capfd, "info", second.strip())["place"] == "scopes/mine"
     assert document(capfd, "info", f"scopes/mine/{FUNCTION.class_name}")["place"] == "scopes/mine"
+    assert cache("ls") == 0
+    assert "in scopes/mine:" in capfd.readouterr().out.splitlines()
     assert document(capfd, "rm", second.strip(), "--yes")["outputs"] == 1
     assert made.read_manifest(FUNCTION, key("a")) is not None
 
@@ -348,6 +350,7 @@ def test_rm_asks_and_says_what_it_costs(ran: Path, capfd: Capture, monkeypatch: 
     assert "1 output and 1 part may go" in out
     assert "Making them again would take" in out
     assert "Remove them?" in err
+    assert "Nothing was removed. --yes removes without asking." in err
     assert rows_computed(ran, capfd) == 0
     assert cache("rm", "Double", "--yes") == 0
     assert rows_computed(ran, capfd) == 20
@@ -384,6 +387,19 @@ def test_rm_of_a_pipeline_takes_the_root_that_it_keeps_to_itself(made: CacheStor
     put_output(below, "a", run, [put_part(below, run)])
     assert cache("rm", "--pipeline", "mine", "--yes") == 0
     assert part_names(below) == set()
+
+
+def test_rm_of_a_pipeline_that_never_ran_is_an_error(ran: Path, capfd: Capture) -> None:
+    assert cache("rm", "--pipeline", "douling") == 2
+    assert "has no pipeline 'douling'. It has: doubling." in capfd.readouterr().err
+
+
+def test_rm_does_not_ask_where_there_is_nothing_to_remove(made: CacheStore, capfd: Capture) -> None:
+    run = run_id()
+    put_output(made, "a", run, [put_part(made, run)])
+    with live_run(made, ["a"]):
+        assert cache("rm", "Answer") == 0
+    assert "Remove them?" not in capfd.readouterr().err
 
 
 def test_rm_leaves_what_a_live_run_uses(made: CacheStore, capfd: Capture) -> None:
@@ -448,6 +464,8 @@ def test_a_salt_disowns_what_was_stored_and_gives_it_back(ran: Path, capfd: Capt
     assert rows_computed(ran, capfd) == 0
     assert cache("salt", "x", "--clear") == 2
     capfd.readouterr()
+    assert cache("gc", "--dry-run") == 0
+    assert "roots of another salt: 1, " in capfd.readouterr().out
     assert document(capfd, "gc", "--grace", "0")["clutter"]["root"] == 1
     assert document(capfd, "ls")["functions"][0]["place"] == ""
     assert len(document(capfd, "ls")["functions"]) == 2

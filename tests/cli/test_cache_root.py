@@ -58,7 +58,9 @@ def test_a_root_may_be_read_together_with_others_of_which_nothing_is_changed(
     put_output(mine, "a", run, [part, put_part(mine, run, 10)])
     both = ["--cache-dir", mine.storage.url, "--cache-dir", shared.storage.url]
     assert main(["cache", "verify", "--deep", *both]) == 0
+    capfd.readouterr()
     assert main(["cache", "verify", *both[:2]]) == 1
+    assert "name them too, each with --cache-dir" in capfd.readouterr().out
     assert main(["cache", "gc", "--max-size", "0", "--grace", "0", *both]) == 0
     assert part_names(mine) == set()
     assert part_names(shared) == {part.name}
