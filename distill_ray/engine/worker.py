@@ -13,10 +13,10 @@ from functools import cached_property, lru_cache, partial
 
 import pyarrow as pa
 
-from distill_ray.cache.part import Shape, UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import DIGEST_SIZE, decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import Shape, UnitIndex
 from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
 from distill_ray.engine.calls import generate_rows
@@ -87,13 +87,13 @@ class _Part:
         return self.index.shapes_of_rows()
 
     @cached_property
-    def _units(self) -> dict[tuple[int, int], int]:
-        """The number of each unit, by its first row and how many it has."""
-        return {(first, rows): number for number, (_, first, rows) in enumerate(self.index.units)}
+    def _units(self) -> dict[int, int]:
+        """The number of each unit that has rows, by its first one."""
+        return {first: number for number, (_, first, rows) in enumerate(self.index.units) if rows}
 
-    def answer_at(self, first_row: int, rows: int) -> bytes:
-        """The name of what the step gave for the unit with these rows."""
-        unit = self._units[first_row, rows]
+    def answer_at(self, first_row: int) -> bytes:
+        """The name of what the step gave for the unit whose rows begin here."""
+        unit = self._units[first_row]
         return self.index.copied_name(unit) or self.index.answer_name(unit, first_row)
 
 
@@ -213,7 +213,9 @@ class Worker:
             out = [joined(row, own_part(each, shape), declared) for each, shape in pairs]
             cut = slice(place * DIGEST_SIZE, (place + 1) * DIGEST_SIZE)
             made.add(Unit(out, row_digests(out), shapes), keys[cut], wholes[cut])
-            made.answers.append(part.answer_at(stored.start, stored.rows))
+            # Where units without rows stand does not tell them apart.
+            name = part.answer_at(stored.start) if stored.rows else wholes[cut]
+            made.answers.append(name)
             share = 1 / max(1, len(part.index.counts))
             seconds += part.index.seconds * share
             input_tokens += part.index.input_tokens * share

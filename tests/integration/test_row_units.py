@@ -235,6 +235,19 @@ def test_of_an_answer_and_what_was_made_of_it_only_one_is_given_though_others_ar
     assert computed["sample"] == 1
 
 
+def test_rows_that_were_left_out_are_known_when_the_outputs_they_were_first_left_out_of_are_gone(
+    lab: Lab, cache_root: Path
+) -> None:
+    lab.run(numbers(20, other="x"), Even)
+    first = list(cache_root.glob("steps/Even-*/*/*"))
+    lab.run(numbers(20, other="y"), Even)
+    for path in first:
+        path.unlink()
+    found, computed = lab.run(numbers(20, other="z"), Even)
+    assert rows_of(found) == numbers(20, other="z")[::2]
+    assert computed == {}
+
+
 def test_filters_and_steps_that_give_several_rows_reuse_too(lab: Lab) -> None:
     data = numbers(60, other="x")
     made, _ = lab.run(data, Even, Repeat)
