@@ -40,10 +40,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_ray.cache.manifest import Manifest, Segment
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import DIGEST_SIZE, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredUnits, column_digests
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import (

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import StepRecord
 from distill_ray.cache.store import READERS
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.errors import ParameterError
 from distill_ray.explain.comparison import History, StepNow, reasons_of
 from distill_ray.explain.forced import forced_steps

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import FunctionRecord, LastRuns, RunRecord
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.graph import Graph
 from distill_ray.plan import Plan, StepPlan, aggregated_signature, make_plan, sign
 from distill_ray.steps import GeneratorStep, Step, StepInput

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import (
     FunctionRecord,
@@ -16,6 +15,7 @@ from distill_ray.cache.records import (
     read_last_runs,
 )
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import unreplaced
 from distill_ray.errors import CorruptObjectError
 

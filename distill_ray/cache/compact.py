@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from distill_ray.cache.gc import REPLACED, Choice, Condemned, InUse
 from distill_ray.cache.inventory import StoredFunction, StoredOutput, in_order
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
-from distill_ray.cache.part import UnitIndex, concat_indexes
 from distill_ray.cache.rows import concat_tables
+from distill_ray.cache.unit_index import UnitIndex, concat_indexes
 from distill_ray.cache.writer import SMALL, WriterSettings
 from distill_ray.errors import CorruptObjectError
 

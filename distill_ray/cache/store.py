@@ -15,16 +15,10 @@ import pyarrow as pa
 
 from distill_ray.cache import paths
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import (
-    UnitIndex,
-    check_footer,
-    decode_index,
-    decode_part,
-    encode_part,
-    footer_size,
-)
+from distill_ray.cache.part import check_footer, decode_index, decode_part, encode_part, footer_size
 from distill_ray.cache.paths import PART_ENDING, FunctionId, is_safe_name
 from distill_ray.cache.root_settings import RootSettings, claim
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.errors import CorruptObjectError, StorageError
 from distill_ray.storage import Storage
 

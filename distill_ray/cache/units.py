@@ -11,8 +11,8 @@ from itertools import accumulate, repeat
 from typing import NamedTuple
 
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import NO_UNIT, Limits, UnitIndex
 from distill_ray.cache.rows import DIGEST_SIZE, row_digests, split_digests
+from distill_ray.cache.unit_index import NO_UNIT, Limits, UnitIndex
 from distill_ray.types import Row
 
 

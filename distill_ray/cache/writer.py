@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.part import UnitIndex, concat_indexes
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import concat_tables
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex, concat_indexes
 
 
 @dataclass(frozen=True)

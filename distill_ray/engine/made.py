@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from distill_ray.cache.part import NO_UNIT, Limits, Shape, UnitIndex
+from distill_ray.cache.unit_index import NO_UNIT, Limits, Shape, UnitIndex
 from distill_ray.engine.messages import FailedRows, Failure
 from distill_ray.types import Row
 

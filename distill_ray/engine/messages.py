@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.writer import WrittenPart
 
 CALL_SECONDS = 0.2

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from distill_ray.cache.part import Shape
+from distill_ray.cache.unit_index import Shape
 from distill_ray.errors import RowError
 from distill_ray.types import METADATA, Row
 

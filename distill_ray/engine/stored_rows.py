@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.plan import StepPlan
 

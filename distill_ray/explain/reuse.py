@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final
 
 from distill_ray.cache.manifest import Manifest, PartEntry
-from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredUnits
 from distill_ray.explain.explanation import Certainty, Reuse
 from distill_ray.explain.unit_lookup import find_units, units_of

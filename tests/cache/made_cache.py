@@ -13,10 +13,10 @@ from typing import Any
 from distill_ray.cache import paths
 from distill_ray.cache.heartbeat import Beat, Heartbeat
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
-from distill_ray.cache.part import UnitIndex, concat_indexes
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import concat_tables, decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex, concat_indexes
 
 FUNCTION = FunctionId("Answer", "f" * 64)
 OTHER = FunctionId("Other", "0" * 64)

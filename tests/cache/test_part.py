@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,20 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_ray.cache.part import (
-    UnitIndex,
-    check_footer,
-    concat_indexes,
-    decode_index,
-    decode_part,
-    encode_part,
-    footer_size,
-)
+from distill_ray.cache.part import check_footer, decode_index, decode_part, encode_part, footer_size
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.errors import CorruptObjectError
 from tests.cache.json_rows import row_lists, same_rows
-
-A = b"a" * 16
 
 ROWS: list[dict[str, Any]] = [{"text": "one", "n": 1}, {"text": "two"}, {"text": None, "n": 3}]
 
@@ -58,11 +48,6 @@ def test_the_index_is_read_from_the_end_of_the_file_alone() -> None:
     assert decode_index(data[-needed:]) == decode_index(data) == decode_part(data)[1]
     with pytest.raises(CorruptObjectError):
         decode_index(data[-needed + 1 :])
-
-
-def test_units_say_where_their_rows_stand() -> None:
-    index = index_of(ROWS, (2, 0, 1))
-    assert list(index.units) == [(bytes(16), 0, 2), (b"\x01" * 16, 2, 0), (b"\x02" * 16, 2, 1)]
 
 
 def test_a_part_may_hold_units_without_rows_only() -> None:
@@ -155,18 +140,3 @@ def test_an_index_takes_a_few_bytes_a_row() -> None:
 def test_an_index_that_does_not_fit_its_table_is_refused(index: UnitIndex) -> None:
     with pytest.raises(ValueError, match="does not fit the table"):
         encode_part(encode_rows(ROWS), index)
-
-
-def test_copies_stay_copies_in_a_merged_part_and_in_what_is_read_of_it_for_one_it_replaced() -> None:
-    made = UnitIndex(A * 2, (1, 1), bytes(32), "run")
-    names = b"n" * 16 + b"m" * 16
-    copied = replace(made, keys=A * 3, counts=(1, 0, 2), digests=bytes(48), copied=((1, 2),), answers=names)
-    merged = concat_indexes([made, copied, made], "run", merged=("1", "2", "3"))
-    assert (merged.copied, merged.answers) == (((3, 2),), names)
-    none = b""
-    assert merged.copied_from() == [none, none, none, names[:16], names[16:], none, none]
-    assert [merged.copied_name(unit) for unit in range(7)] == merged.copied_from()
-    found = merged.of_replaced("2")
-    assert found is not None
-    assert (found[0], found[1].copied, found[1].counts) == (2, ((1, 2),), (1, 0, 2))
-    assert decode_index(encode_part(encode_rows([{"n": n} for n in range(7)]), merged)).copied == ((3, 2),)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_ray.cache.part import UnitIndex, decode_part, encode_part
+from distill_ray.cache.part import decode_part, encode_part
 from distill_ray.cache.rows import DIGEST_SIZE, MARK, concat_tables, decode_rows, encode_rows, row_digests
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.errors import CorruptObjectError, RowError
 from tests.cache.json_rows import row_lists, same, same_rows, values
 

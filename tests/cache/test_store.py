@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId, pipeline_record
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import TAIL, CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredUnits
 from distill_ray.errors import CorruptObjectError
 from distill_ray.storage import open_storage
@@ -303,10 +303,9 @@ def test_a_cache_in_a_bucket_does_the_same(gcs_root: GcsRoot) -> None:
 def test_a_whole_part_of_a_version_to_come_is_neither_read_nor_removed(
     store: CacheStore, catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill_ray.cache import part as part_module
     from distill_ray.errors import StorageError
 
-    monkeypatch.setattr(part_module, "_index_to_json", lambda _: b'{"format":"unknown"}')
+    monkeypatch.setattr(UnitIndex, "to_json", lambda _: b'{"format":"unknown"}')
     name = write_part(store).name
     monkeypatch.undo()
     assert catalog.indexes(FUNCTION) == []

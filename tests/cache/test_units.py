@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
-from distill_ray.cache.part import NO_UNIT, Limits, UnitIndex
 from distill_ray.cache.paths import FunctionId
+from distill_ray.cache.unit_index import NO_UNIT, Limits, UnitIndex
 from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key, serves, unreplaced
 
 A, B, C = (letter * 16 for letter in (b"a", b"b", b"c"))

@@ -12,6 +12,7 @@ from distill_ray.cache import paths
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.verify import Finding, Verifier, repair
 from distill_ray.storage import open_storage
 from tests.cache.made_cache import FUNCTION, OTHER, key, part_names, put_output, put_part, put_run, run_id
@@ -207,9 +208,7 @@ def test_roots_within_the_root_are_looked_at_too(store: CacheStore) -> None:
 def test_a_whole_part_of_a_version_to_come_is_named_and_stays(
     store: CacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill_ray.cache import part as part_module
-
-    monkeypatch.setattr(part_module, "_index_to_json", lambda _: b'{"format":"unknown"}')
+    monkeypatch.setattr(UnitIndex, "to_json", lambda _: b'{"format":"unknown"}')
     put_part(store, run_id())
     monkeypatch.undo()
     findings = verify(store)

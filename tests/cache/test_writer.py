@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredUnits, unreplaced
 from distill_ray.cache.writer import MERGE, Block, PartWriter, WriterSettings, WrittenPart
 from distill_ray.errors import StorageError

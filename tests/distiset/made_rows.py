@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment
-from distill_ray.cache.part import UnitIndex
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.distiset import Dataset
 from distill_ray.storage import LocalStorage
 from distill_ray.types import Row

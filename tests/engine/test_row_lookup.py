@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import PartEntry
-from distill_ray.cache.part import UnitIndex
+from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.engine.messages import (
     Action,

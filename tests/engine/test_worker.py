@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import Field, PrivateAttr, SecretStr
 
-from distill_ray.cache.part import NO_UNIT
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import NO_UNIT
 from distill_ray.cache.units import end_key, offset_key
 from distill_ray.engine.messages import BatchWork, Range, StoredPart, Work
 from distill_ray.engine.worker import Worker, WorkerSetup

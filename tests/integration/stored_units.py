@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill_ray.cache.part import NO_UNIT, UnitIndex
 from distill_ray.cache.paths import PART_ENDING, function_in
 from distill_ray.cache.store import CacheStore
+from distill_ray.cache.unit_index import NO_UNIT, UnitIndex
 from distill_ray.cache.units import end_key, offset_key
 from distill_ray.storage import open_storage
 from tests.integration.pipelines_of_edits import SOURCE, Draft, unit_key
