@@ -52,6 +52,7 @@ class MemoryCatalog:
     made_from: dict[FunctionId, FunctionRecord] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     listed: list[FunctionId] = field(default_factory=list)
+    by_unit: bool = False
 
     def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
         self.asked.append(output_key)

@@ -24,6 +24,10 @@ AtOnce: TypeAlias = Callable[[Callable[[str], tuple[Reason, ...]], list[str]], l
 class History(Protocol):
     """What is remembered of earlier runs."""
 
+    @property
+    def by_unit(self) -> bool:
+        """Whether complete outputs are passed over on purpose, to look everything up unit by unit."""
+
     def last_runs(self, pipeline: str) -> LastRuns:
         """Return the steps of the pipeline's last runs."""
 
@@ -118,7 +122,7 @@ class Comparison:
             return None
         changes = []
         if before.limit != now.limit:
-            changes.append(Change("output_limit", before.limit, now.limit))
+            changes.append(Change("max_new_tokens", before.limit, now.limit))
         if before.batch_size != now.batch_size and before.batch_size and now.batch_size:
             changes.append(Change("input_batch_size", before.batch_size, now.batch_size))
         if not changes:
@@ -223,6 +227,8 @@ def _reasons(name: str, comparison: Comparison, own: Mapping[str, tuple[Reason, 
 
 def _why_gone(output_key: str, run: RunRecord, runs: LastRuns, history: History) -> Reason:
     """Why an output that a run had is not there."""
+    if history.by_unit:
+        return Reason("forced", "run(verify=...) looks its rows up one by one, to compute some of them again")
     if history.lacks_rows(run.run, output_key):
         return Reason("failed", f"rows that failed in run {run.run}, here or above, are tried again")
     if run == runs.finished:

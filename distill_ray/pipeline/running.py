@@ -103,11 +103,14 @@ def cache_roots(cache_dir: CacheDir | None) -> list[str]:
     """The roots to use: those given, else ``DISTILL_RAY_CACHE_DIR``, else ``~/.cache/distill_ray``."""
     if cache_dir is None:
         return [os.environ.get(CACHE_DIR_VARIABLE) or str(Path.home() / ".cache" / "distill_ray")]
-    given = [cache_dir] if isinstance(cache_dir, str | os.PathLike) else list(cache_dir)
-    roots = [os.fspath(each) for each in given]
-    if not roots or not all(roots):
+    given: list[Any] = []
+    if isinstance(cache_dir, str | os.PathLike):
+        given = [cache_dir]
+    elif isinstance(cache_dir, Sequence):
+        given = list(cache_dir)
+    if not given or not all(each and isinstance(each, str | os.PathLike) for each in given):
         raise ParameterError(f"`cache_dir` must be a path or URL, or a list of these, not {cache_dir!r}.")
-    return roots
+    return [os.fspath(each) for each in given]
 
 
 def open_store(request: RunRequest) -> CacheStore:
@@ -150,7 +153,7 @@ def run(request: RunRequest) -> RunResult:
     """Carry a run out.
 
     Raises:
-        ParameterError: there is no such engine.
+        ParameterError: there is no such engine, or another argument is none of those that may be.
         StorageError: a root cannot be read or written, or is read-only and does not hold everything.
         StepError: a step raised; what was finished is stored.
         RunInterruptedError: the run was stopped; likewise.
@@ -159,6 +162,8 @@ def run(request: RunRequest) -> RunResult:
         raise ParameterError(f"There is no engine '{request.engine}': choose 'ray' or 'inline'.")
     if request.on_busy not in get_args(OnBusy):
         raise ParameterError(f"on_busy cannot be '{request.on_busy}': choose 'wait', 'compute' or 'fail'.")
+    if not isinstance(request.verify, int | float) or not 0 <= request.verify <= 1:
+        raise ParameterError(f"verify is a share of the reused units, from 0 to 1, not {request.verify!r}.")
     started = time.monotonic()
     store = open_store(request)
     catalog = _catalog(request, store)

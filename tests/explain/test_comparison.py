@@ -116,7 +116,7 @@ def test_another_limit_is_a_parameter_though_the_function_is_the_same() -> None:
     comparison = Comparison(now_of(now), LastRuns(None, run_of(before)))
     reason = comparison.other_units("ask")
     assert reason is not None
-    assert str(reason) == "CONFIG: output_limit: 32 -> 64"
+    assert str(reason) == "CONFIG: max_new_tokens: 32 -> 64"
     above = comparison.upstream("judge", {})
     assert above is not None
     assert above.steps == ("ask",)

@@ -142,8 +142,8 @@ with Pipeline(name="keep") as pipeline:
 """
 
 
-@pytest.mark.parametrize("cache_dir", [[], [""], ["", "x"]])
-def test_no_root_at_all_is_an_error(cache_dir: list[str]) -> None:
+@pytest.mark.parametrize("cache_dir", [[], [""], ["", "x"], 3, [3]])
+def test_no_root_at_all_is_an_error(cache_dir: Any) -> None:
     with pytest.raises(ParameterError, match="`cache_dir` must be a path or URL, or a list of these"):
         declare(cache_dir).plan()
 

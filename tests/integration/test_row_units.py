@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from distill_ray.distiset import Distiset
-from distill_ray.errors import StepError
+from distill_ray.errors import ParameterError, StepError
 from distill_ray.pipeline import Pipeline
 from distill_ray.pipeline.running import Engine
-from distill_ray.steps import LoadDataFromDicts, Step, StepInput, StepOutput
+from distill_ray.steps import GlobalStep, LoadDataFromDicts, Step, StepInput, StepOutput
+from distill_ray.steps.base import OnError
 from distill_ray.types import METADATA
 from tests.damage import flip
 
@@ -302,6 +303,53 @@ def test_rows_that_fail_are_left_out_or_null_and_tried_again(lab: Lab) -> None:
     assert made.report.steps["odd"].decision == "resume", "an output that lacks rows is never a hit"
 
 
+class Pair(Step):
+    """Puts the rows of two branches together."""
+
+    def process(self, *inputs: StepInput) -> StepOutput:
+        yield [{"left": left["n"], "right": right["n"]} for left, right in zip(*inputs, strict=True)]
+
+
+class Total(GlobalStep):
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{"n": sum(row["n"] for row in inputs)}]
+
+
+def paired(lab: Lab, on_error: OnError, *between: type[Step]) -> Rows:
+    """Two branches of which each cannot do half of the rows: as many as the other, but not the same ones."""
+    log = str(lab.log)
+    with Pipeline(name="pairs") as pipeline:
+        load, pair = LoadDataFromDicts(name="load", data=numbers(10)), Pair(name="pair")
+        for at, name in enumerate("ab"):
+            last: Any = load >> Odd(name=name, log=log, at=at, on_error=on_error)
+            for kind in between:
+                last = last >> kind()
+            last >> pair
+    return rows_of(pipeline.run(engine=lab.engine, use_cache=False))
+
+
+def parted(lab: Lab) -> Rows:
+    """Two branches that part after a step that cannot do half of the rows."""
+    log = str(lab.log)
+    with Pipeline(name="parted") as pipeline:
+        odd: Any = LoadDataFromDicts(name="load", data=numbers(10)) >> Odd(
+            name="odd", log=log, on_error="skip"
+        )
+        [odd, odd >> Scale(name="scale", log=log)] >> Pair(name="pair")
+    return rows_of(pipeline.run(engine=lab.engine, use_cache=False))
+
+
+def test_rows_that_failed_never_let_others_be_joined_that_do_not_belong_together(lab: Lab) -> None:
+    message = (
+        r"'pair'.*joined row by row, but '[ab]', which is not above all of them, left out rows that failed"
+    )
+    with pytest.raises(StepError, match=message):
+        paired(lab, "skip")
+    assert paired(lab, "null") == [{"left": n, "right": n} for n in range(10)]
+    assert parted(lab) == [{"left": n, "right": n} for n in range(0, 10, 2)]
+    assert paired(lab, "skip", Total) == [{"left": 25, "right": 20}], "a total is in no order of its input"
+
+
 def test_rows_that_failed_are_computed_once_they_can_be(lab: Lab) -> None:
     data = numbers(20)
     lab.run(data, Odd, fields={"on_error": "skip", "at": 1})
@@ -315,12 +363,19 @@ def test_a_sample_of_what_is_reused_can_be_computed_again(lab: Lab) -> None:
     data = numbers(100)
     lab.run(data, Square, Sample)
     found, _ = lab.run(data, Square, Sample, verify=1.0)
+    assert found.report.steps["square"].reason.startswith("run(verify=...) looks its rows up one by one")
     square, sample = found.report.steps["square"], found.report.steps["sample"]
     assert (square.rows_checked, square.rows_differing) == (100, 0)
     assert (sample.rows_checked, sample.rows_differing) == (100, 100)
     assert (square.rows_reused, sample.rows_reused) == (100, 100)
     found, computed = lab.run(data, Square, Sample, verify=0.1)
     assert 0 < computed["square"] < 40
+
+
+@pytest.mark.parametrize("verify", [-0.1, 1.5, "0.1"])
+def test_a_sample_is_a_share(lab: Lab, verify: Any) -> None:
+    with pytest.raises(ParameterError, match="verify is a share of the reused units, from 0 to 1, not"):
+        lab.run(numbers(1), Square, verify=verify)
 
 
 def test_rows_that_cannot_be_computed_again_to_compare_differ_and_stay(lab: Lab) -> None:
