@@ -89,8 +89,8 @@ class StoredUnits:
     """What earlier runs left of one step function, by unit key and, for row-wise steps, by input row.
 
     Each stored unit is handed out once: the k-th equal key takes the k-th stored output, the newest
-    run's first; and of what a step gave once and was put together with several rows, one. A unit takes about
-    250 bytes of memory, one of a row-wise step 390, its index counted.
+    run's first; and of what a step gave once and was put together with several rows, one. A unit of a
+    row-wise step takes about 650 bytes of a process's memory, its index counted.
 
     Args:
         parts: the parts and their indexes.
