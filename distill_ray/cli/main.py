@@ -5,7 +5,7 @@ Exit codes:
 0    done
 1    a step failed: its traceback is shown; or `cache verify` found something wrong
 2    the command line, the script, the pipeline in it or a parameter is wrong
-3    the cache root cannot be read or written, or another format of distill_ray made it
+3    the cache root or a file to load cannot be read or written, or another format made the root
 4    a model, or what a step declares in `resources`, is not to be had
 70   something that distill_ray did not foresee: its traceback is shown
 130  stopped by SIGINT (Ctrl-C): run it again to resume
@@ -69,7 +69,7 @@ def cli() -> None:
       0    done
       1    a step failed, or `cache verify` found something wrong
       2    the command line, the script, the pipeline in it or a parameter is wrong
-      3    the cache root cannot be read or written, or another format made it
+      3    the cache root or a file to load cannot be read or written, or another format made it
       4    a model, or what a step declares in `resources`, is not to be had
       70   something unforeseen
       130  stopped by SIGINT (Ctrl-C): run it again to resume
