@@ -142,6 +142,7 @@ class _Execution:
             joins_input=isinstance(step, Step) and step.joins_input,
             strides=step.strides if isinstance(step, Step) else (),
             check_share=self._settings.check_share,
+            leaves_out=isinstance(step, Step) and step.on_error == "skip",
         )
 
     def run(self) -> None:

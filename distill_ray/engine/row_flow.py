@@ -6,10 +6,11 @@ Units that an earlier run stored are taken over on the way.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 from distill_ray.cache.units import StoredRows, batch_key, end_key, offset_key
 from distill_ray.engine.blocks import Blocks, Piece
-from distill_ray.engine.messages import Failure, Purpose
+from distill_ray.engine.messages import FailedRows, Failure, Purpose
 from distill_ray.engine.step_state import Batch, Run, StepSpec, StepState
 
 TO_JOIN = 8
@@ -127,3 +128,45 @@ def length_mismatch(state: StepState) -> Failure | None:
         f"rows and '{shortest.producer}' gave {shortest.total}. Let steps that change the number "
         "of rows come after the join, or before the branches part.",
     )
+
+
+def rows_failed(
+    state: StepState, failed: Sequence[FailedRows], steps: Mapping[str, StepState]
+) -> Failure | None:
+    """Take in rows that failed; say so if others do not belong together any more since they are left out."""
+    is_first = bool(failed) and not state.failed
+    state.failed += failed
+    if not is_first or not state.spec.leaves_out:
+        return None
+    problems = (_shifted_rows(each, state.spec.name, steps) for each in steps.values())
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def _shifted_rows(state: StepState, lacking: str, steps: Mapping[str, StepState]) -> Failure | None:
+    """Why rows of several predecessors do not belong together: a step left some out that is above a few only.
+
+    Others may lack as many rows, so that their numbers would not tell.
+    """
+    below = [_is_above(lacking, edge.producer, steps) for edge in state.inputs]
+    if all(below) or not any(below):
+        return None
+    return Failure(
+        state.spec.name,
+        f"its predecessors are joined row by row, but '{lacking}', which is not above all of them, left out "
+        "rows that failed. Let it keep their places with on_error='null', or let the branches part after it.",
+    )
+
+
+def _is_above(step: str, other: str, steps: Mapping[str, StepState]) -> bool:
+    """Whether rows that a running step leaves out are missing from another's: it is that, or above it."""
+    seen: set[str] = set()
+    todo = [other]
+    while todo:
+        name = todo.pop()
+        if name == step:
+            return True
+        # What a global step gives is in no order of its input.
+        if name in steps and name not in seen and steps[name].spec.kind != "global":
+            seen.add(name)
+            todo += steps[name].spec.predecessors
+    return False

@@ -39,6 +39,7 @@ from distill_ray.engine.row_flow import (
     look_up_offsets,
     release,
     rows_ahead,
+    rows_failed,
 )
 from distill_ray.engine.row_lookup import form_row_batches, look_again_for_rows
 from distill_ray.engine.step_state import Phase, StepSpec, StepState
@@ -220,7 +221,8 @@ class Scheduler:
             self.blocks.forget(event.block)
             compare(state, record, batches)
             return
-        state.failed += record.failed
+        if (problem := rows_failed(state, record.failed, self.steps)) is not None:
+            self._fail(problem)
         if record.counts:
             self.blocks.made(event.block, record.nbytes)
         count(state, record, batches)

@@ -34,6 +34,7 @@ class StepSpec:
         joins_input: of a row-wise step: the other columns of its input are joined onto its rows.
         strides: for each predecessor how many of its rows belong to one row of the first.
         check_share: share of the stored units that are computed again to compare.
+        leaves_out: rows that fail are left out of its output.
     """
 
     name: str
@@ -46,6 +47,7 @@ class StepSpec:
     joins_input: bool = False
     strides: tuple[int, ...] = ()
     check_share: float = 0.0
+    leaves_out: bool = False
 
     def stride(self, predecessor: int) -> int:
         """How many rows of a predecessor, by its position, belong to one row of the first."""
