@@ -156,14 +156,28 @@ class CacheStore:
         place = f"{self.storage.url}/{path}"
         try:
             with suppress(CorruptObjectError):  # a fault on the way is no reason to remove anything
-                return _decode_part(function, name, self.storage.read(path))
-            return _decode_part(function, name, self.storage.read(path))
+                return self._read_once(function, name)
+            return self._read_once(function, name)
         except FileNotFoundError as error:
             if (merged := self._read_merged(function, name)) is not None:
                 return merged
             raise CorruptObjectError(f"The part {place} is gone.") from error
         except CorruptObjectError as error:
             raise CorruptObjectError(f"The part {place} is damaged: {error}. {self._remove(path)}") from error
+
+    def _read_once(self, function: FunctionId, name: str) -> tuple[pa.Table, UnitIndex]:
+        data = self.storage.read(function.part(name))
+        try:
+            decoded = decode_part(data)
+        except CorruptObjectError:
+            raise
+        except StorageError as error:
+            raise StorageError(
+                f"The part {self.storage.url}/{function.part(name)} is whole, but {error}. Use the version "
+                "that wrote it, or remove it: then its rows are computed again."
+            ) from error
+        _check_name(function, name, data)
+        return decoded
 
     def _read_merged(self, function: FunctionId, name: str) -> tuple[pa.Table, UnitIndex] | None:
         """Read a part that another run has merged into a larger one in the meantime."""
@@ -218,12 +232,6 @@ def read_footer(storage: Storage, path: str, size: int) -> bytes:
     if len(tail) < footer_size(tail) <= size:
         tail = storage.read_tail(path, footer_size(tail))
     return tail
-
-
-def _decode_part(function: FunctionId, name: str, data: bytes) -> tuple[pa.Table, UnitIndex]:
-    decoded = decode_part(data)
-    _check_name(function, name, data)
-    return decoded
 
 
 def _check_name(function: FunctionId, name: str, tail: bytes) -> None:
