@@ -152,9 +152,12 @@ class StoredUnits:
         self, index: UnitIndex, keys: Sequence[bytes], kept: Sequence[int], first_unit: int
     ) -> None:
         """Let keys be known of which there are copies, and count what is new of them."""
-        copies = {position for first, units in index.copied for position in range(first, first + units)}
-        for position in copies.intersection(kept):
-            self._copied.setdefault(keys[position], False)
+        for (
+            first,
+            units,
+        ) in index.copied:  # also those that are handed out already: what they are copies of is
+            for key in keys[first : first + units]:
+                self._copied.setdefault(key, False)
         counted = [u for u, position in enumerate(kept, first_unit) if self._copied.get(keys[position])]
         if counted:
             self._count_answers(counted)

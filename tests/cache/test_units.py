@@ -101,6 +101,15 @@ def test_rows_of_outputs_that_are_handed_out_already_are_not_given_again() -> No
     assert taken(stored, B) == [("p", 3, 0)]
 
 
+def test_what_an_output_holds_a_copy_of_is_handed_out_with_it() -> None:
+    entry, made = part("1", "run 1", [(A, 1), (A, 1)])
+    made = replace(made, wholes=B + C)
+    other, copy = part("2", "run 2", [(A, 1)])
+    copy = replace(copy, wholes=A, copied=((0, 1),), answers=made.answer_name(0, 0))
+    output = Manifest(FunctionId("Some", "0"), "key", 1, "content", (other,), (Segment(0, 0, 1),), {})
+    assert taken(StoredUnits([(entry, made), (other, copy)], [output]), A) == [("1", 1, 1)]
+
+
 @dataclass
 class Listed:
     """A stored unit as the rule sees it."""
