@@ -152,10 +152,8 @@ class StoredUnits:
         self, index: UnitIndex, keys: Sequence[bytes], kept: Sequence[int], first_unit: int
     ) -> None:
         """Let keys be known of which there are copies, and count what is new of them."""
-        for (
-            first,
-            units,
-        ) in index.copied:  # also those that are handed out already: what they are copies of is
+        # Also copies that are handed out already: what they were made from is so too.
+        for first, units in index.copied:
             for key in keys[first : first + units]:
                 self._copied.setdefault(key, False)
         counted = [u for u, position in enumerate(kept, first_unit) if self._copied.get(keys[position])]
