@@ -98,6 +98,25 @@ def execute(
     return execution.manifests
 
 
+def _spec(plan: Plan, name: str, settings: RunSettings) -> StepSpec:
+    """How the scheduler sees a step."""
+    step = plan.graph.steps[name]
+    assert isinstance(step, Step | GeneratorStep)
+    return StepSpec(
+        name=name,
+        predecessors=plan.graph.predecessors(name),
+        kind=kind_of(step),
+        batch_size=step.batch_size if isinstance(step, GeneratorStep) else step.input_batch_size,
+        replicas=step.resources.replicas,
+        max_batches=settings.max_batches,
+        columns=declared_columns(step) if isinstance(step, Step) and is_row_wise(step) else None,
+        joins_input=isinstance(step, Step) and step.joins_input,
+        strides=step.strides if isinstance(step, Step) else (),
+        check_share=settings.check_share,
+        leaves_out=isinstance(step, Step) and step.on_error == "skip",
+    )
+
+
 class _Execution:
     """One run of one plan."""
 
@@ -123,26 +142,9 @@ class _Execution:
         flight = settings.flight
         self._watcher = Watcher(flight, self._running, executor.submit) if flight else None
         self._scheduler = Scheduler(
-            [self._spec(step) for step in self._running.values()],
+            [_spec(plan, name, settings) for name in self._running],
             stored_units(self._running),
             awaited=self._watcher.awaited if self._watcher else (),
-        )
-
-    def _spec(self, plan: StepPlan) -> StepSpec:
-        step = self._plan.graph.steps[plan.name]
-        assert isinstance(step, Step | GeneratorStep)
-        return StepSpec(
-            name=plan.name,
-            predecessors=self._plan.graph.predecessors(plan.name),
-            kind=kind_of(step),
-            batch_size=step.batch_size if isinstance(step, GeneratorStep) else step.input_batch_size,
-            replicas=step.resources.replicas,
-            max_batches=self._settings.max_batches,
-            columns=declared_columns(step) if isinstance(step, Step) and is_row_wise(step) else None,
-            joins_input=isinstance(step, Step) and step.joins_input,
-            strides=step.strides if isinstance(step, Step) else (),
-            check_share=self._settings.check_share,
-            leaves_out=isinstance(step, Step) and step.on_error == "skip",
         )
 
     def run(self) -> None:
