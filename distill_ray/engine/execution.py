@@ -50,7 +50,7 @@ from distill_ray.events import (
     StepFailed,
     StepFinished,
 )
-from distill_ray.plan import Plan, StepPlan
+from distill_ray.plan import Plan
 from distill_ray.steps.base import GeneratorStep, Step, detached, is_row_wise, kind_of
 from distill_ray.steps.declared import declared_columns
 
