@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import socket
 import struct
@@ -11,8 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import unquote
 
 import aiohttp
 import pytest
@@ -47,6 +49,7 @@ class Request:
         fault: what was done to it; empty for nothing.
         sent: bytes of its body.
         received: bytes of the body of the server's reply.
+        name: of the object, or of the folder that is listed: of Google's JSON API only.
     """
 
     method: str
@@ -56,6 +59,7 @@ class Request:
     fault: str = ""
     sent: int = 0
     received: int = 0
+    name: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -179,9 +183,9 @@ class FaultyProxy:
 
     async def _answer(self, asked: web.Request) -> web.StreamResponse:
         body = await asked.read()
-        request = Request(
-            asked.method, asked.raw_path.partition("?")[0], dict(asked.query), 0, sent=len(body)
-        )
+        path, query = asked.raw_path.partition("?")[0], dict(asked.query)
+        name = _name(path, query, body)
+        request = Request(asked.method, path, query, 0, sent=len(body), name=name)
         if refusal := self._refusal(request):
             status, message, fault = refusal
             self._note(request, status, fault)
@@ -238,9 +242,7 @@ class FaultyProxy:
             return self._random.choice(self._faults) if self._random.random() < self._rate else ""
 
     def _note(self, request: Request, status: int, fault: str, received: int = 0) -> None:
-        self.requests.append(
-            Request(request.method, request.path, request.query, status, fault, request.sent, received)
-        )
+        self.requests.append(replace(request, status=status, fault=fault, received=received))
 
 
 @pytest.fixture
@@ -256,6 +258,20 @@ def faulty_proxy(gcs_endpoint: str) -> Iterator[FaultyProxy]:
 def far_root(gcs_root: GcsRoot, faulty_proxy: FaultyProxy) -> GcsRoot:
     """An empty place in the bucket, reached through the proxy."""
     return GcsRoot(gcs_root.url, {**gcs_root.storage_options, "endpoint_url": faulty_proxy.url})
+
+
+def _name(path: str, query: dict[str, str], body: bytes) -> str:
+    """What a request is about; where an object is written, its name may stand in the body's first part."""
+    _, _, quoted = path.partition("/o/")
+    if named := unquote(quoted) or query.get("name") or query.get("prefix", ""):
+        return named
+    start = body.find(b"{")
+    head = body[start : start + 4096].decode(errors="replace")
+    try:
+        record, _ = json.JSONDecoder().raw_decode(head)
+    except ValueError:
+        return ""
+    return str(record.get("name", ""))
 
 
 def _reset(asked: web.Request) -> web.Response:
