@@ -41,7 +41,7 @@ def gcs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        _wait_for(host, int(port), server, folder / "server.log")
+        wait_for(host, int(port), server, folder / "server.log")
         yield f"http://{address}"
     finally:
         server.terminate()
@@ -78,7 +78,7 @@ def _binary() -> Path:
     return folder / f"fake-gcs-server-{sys.platform}-{machine}"
 
 
-def _wait_for(host: str, port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(host: str, port: int, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from distill_ray.storage.filesystem import open_filesystem
+from distill_ray.storage.filesystem import list_folder, open_filesystem, speaks, store_of
+from distill_ray.storage.patience import outage_of, persist
 from distill_ray.storage.protocol import storage_errors
 
 _DELETERS = 16
 
 _BOUNDARY = b"--==0=="
 """What gcsfs puts around a small object on its way: one that holds it would be refused, or cut there."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class ObjectStorage:
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    _opened: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStorage, (self.url, self.options)
@@ -36,42 +40,30 @@ class ObjectStorage:
     def read(self, path: str) -> bytes:
         """See `Storage.read`."""
         with self._errors("read", path, FileNotFoundError):
-            return bytes(self._filesystem.cat_file(self._at(path)))
+            return self._persist(lambda: bytes(self._filesystem.cat_file(self._at(path))))
 
     def read_tail(self, path: str, count: int) -> bytes:
         """See `Storage.read_tail`."""
         with self._errors("read", path, FileNotFoundError):
-            return bytes(self._filesystem.cat_file(self._at(path), start=-count))
+            return self._persist(lambda: self._tail(path, count))
 
     def publish(self, path: str, data: bytes) -> None:
         """See `Storage.publish`."""
         with self._errors("write", path):
-            self._send(path, data)
+            self._persist(lambda: self._send(path, data))
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """See `Storage.put_if_absent`."""
         with self._errors("write", path):
-            try:
-                self._send(path, data, mode="create")
-            except (NotImplementedError, TypeError):  # a file system that knows no such mode
-                self._send(path, data)
-            except Exception as error:
-                # After a lost reply the client tries again and meets its own object, or gives up on a
-                # write that was made: what is there now decides.
-                with suppress(FileNotFoundError):
-                    return self.read(path) == data
-                if isinstance(error, FileExistsError):  # another caller's, removed in the meantime
-                    return False
-                raise
-            return True
+            return self._persist(lambda: self._create(path, data))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See `Storage.sizes`."""
-        return {_name(entry): entry["size"] for entry in self._list(folder) if entry["type"] == "file"}
+        return {name: size for name, size in self._list(folder) if size is not None}
 
     def folders(self, folder: str) -> list[str]:
         """See `Storage.folders`."""
-        return sorted(_name(entry) for entry in self._list(folder) if entry["type"] == "directory")
+        return sorted(name for name, size in self._list(folder) if size is None)
 
     def leftovers(self, folder: str) -> dict[str, int]:
         """See `Storage.leftovers`: an object is there once it is whole."""
@@ -84,17 +76,35 @@ class ObjectStorage:
             list(pool.map(self._delete, paths))
 
     def below(self, folder: str) -> ObjectStorage:
-        """See `Storage.below`."""
+        """See `Storage.below`; it shares this one's connections."""
         return replace(self, url=f"{self.url}/{folder}")
 
-    def _list(self, folder: str) -> list[dict[str, Any]]:
+    def _tail(self, path: str, count: int) -> bytes:
+        filesystem, place = self._filesystem, self._at(path)
+        start = -count
+        if speaks(filesystem, "abfs"):  # it cannot count from an object's end
+            start = max(0, filesystem.info(place)["size"] - count)
+        return bytes(filesystem.cat_file(place, start=start))
+
+    def _list(self, folder: str) -> list[tuple[str, int | None]]:
         """What stands right below a folder: one listing with a delimiter."""
         with self._errors("list", folder):
-            try:
-                found: list[dict[str, Any]] = self._filesystem.ls(self._at(folder).rstrip("/"), detail=True)
-            except FileNotFoundError:
-                return []
-        return found
+            return self._persist(lambda: list(list_folder(self._filesystem, self._at(folder))))
+
+    def _create(self, path: str, data: bytes) -> bool:
+        try:
+            self._send(path, data, mode="create")
+        except (NotImplementedError, TypeError):  # a file system that knows no such mode
+            self._send(path, data)
+        except Exception as error:
+            # After a lost reply the client tries again and meets its own object, or gives up on a write
+            # that was made: what is there now decides.
+            with suppress(Exception):
+                return bytes(self._filesystem.cat_file(self._at(path))) == data
+            if isinstance(error, FileExistsError):  # another caller's, removed in the meantime
+                return False
+            raise
+        return True
 
     def _send(self, path: str, data: bytes, **how: Any) -> None:
         if _BOUNDARY in data:
@@ -103,23 +113,22 @@ class ObjectStorage:
 
     def _delete(self, path: str) -> None:
         with self._errors("delete", path), suppress(FileNotFoundError):
-            self._filesystem.rm_file(self._at(path))
+            self._persist(lambda: self._filesystem.rm_file(self._at(path)))
 
     @property
     def _filesystem(self) -> Any:
         """This process's own: fsspec's do not work on the other side of a fork."""
-        process, filesystem = self.__dict__.get("_opened", (None, None))
-        if process != os.getpid():
+        process = os.getpid()
+        if process not in self._opened:
             filesystem, _ = open_filesystem(self.url, self.options, token="google_default")  # noqa: S106
-            self.__dict__["_opened"] = os.getpid(), filesystem
-        return filesystem
+            self._opened.setdefault(process, filesystem)
+        return self._opened[process]
+
+    def _persist(self, act: Callable[[], _Result]) -> _Result:
+        return persist(outage_of(store_of(self.url)), act)
 
     def _at(self, path: str) -> str:
         return f"{self.url}/{path}"
 
     def _errors(self, verb: str, path: str, *passing: type[Exception]) -> AbstractContextManager[None]:
         return storage_errors(verb, self._at(path), *passing, holding=self.options)
-
-
-def _name(entry: Mapping[str, Any]) -> str:
-    return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from distill_ray import credentials
 from distill_ray.errors import StorageError
+from distill_ray.storage.faults import remedy
 
 
 class Storage(Protocol):
@@ -64,7 +65,8 @@ class Storage(Protocol):
 def storage_errors(verb: str, place: str, *passing: type[Exception], holding: Any = None) -> Iterator[None]:
     """Turn what a backend raises, but for what is ``passing``, into a `StorageError` that names the place.
 
-    It says no credential that is in ``holding``: a URL, options, or several of these.
+    It says what to do about it, as far as that can be told, and no credential that is in ``holding``: a URL,
+    options, or several of these.
     """
     try:
         yield
@@ -74,5 +76,7 @@ def storage_errors(verb: str, place: str, *passing: type[Exception], holding: An
         raise
     except Exception as error:
         secrets = list(credentials.credentials_in(holding))
-        text = credentials.without(f"Cannot {verb} {place}: {type(error).__name__}: {error}", secrets)
-        raise StorageError(text) from credentials.cause(error, secrets)
+        text = f"Cannot {verb} {place}: {type(error).__name__}: {error}".rstrip(": ")
+        if what_to_do := remedy(error, place.strip("'")):
+            text = f"{text.rstrip('.')}. {what_to_do}"
+        raise StorageError(credentials.without(text, secrets)) from credentials.cause(error, secrets)

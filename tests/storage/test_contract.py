@@ -9,6 +9,7 @@ import pytest
 from distill_ray.storage import LayeredStorage, Storage, open_storage
 from distill_ray.testing import StorageContract
 from tests.gcs_server import GcsRoot
+from tests.s3_server import S3Root
 
 
 class TestLocalStorage(StorageContract):
@@ -27,6 +28,12 @@ class TestGoogleCloudStorage(StorageContract):
     @pytest.fixture
     def storage(self, gcs_root: GcsRoot) -> Storage:
         return open_storage(gcs_root.url, gcs_root.storage_options)
+
+
+class TestS3Storage(StorageContract):
+    @pytest.fixture
+    def storage(self, s3_root: S3Root) -> Storage:
+        return open_storage(s3_root.url, s3_root.storage_options)
 
 
 class TestLayeredStorage(StorageContract):
