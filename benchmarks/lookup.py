@@ -45,17 +45,9 @@ from distill_ray.cache.rows import DIGEST_SIZE, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredUnits, column_digests
+from distill_ray.engine.actions import ReadKeys, SendWork, StartReplica
 from distill_ray.engine.keys import PartRows, read_keys
-from distill_ray.engine.messages import (
-    Event,
-    KeysRead,
-    ReadKeys,
-    ReplicaReady,
-    SendWork,
-    StartReplica,
-    WorkDone,
-    WorkRecord,
-)
+from distill_ray.engine.messages import Event, KeysRead, ReplicaReady, WorkDone, WorkRecord
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.step_state import StepSpec
 from distill_ray.engine.stored_rows import read_stored_rows

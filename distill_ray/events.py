@@ -65,6 +65,23 @@ class ReplicaUp:
 
 
 @dataclass(frozen=True)
+class ReplicaDown:
+    """A replica died, with its process or its node: others do what it was to do.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        reason: what kind of death it was.
+        loaded: whether it had loaded.
+    """
+
+    step: str
+    replica: int
+    reason: str
+    loaded: bool
+
+
+@dataclass(frozen=True)
 class StepAwaited:
     """Another run computes a step's output: this one waits for it, and takes over what it has stored.
 
@@ -255,6 +272,7 @@ class RunFinished:
 RunEvent: TypeAlias = (
     RunStarted
     | ReplicaUp
+    | ReplicaDown
     | StepAwaited
     | RunUnguarded
     | StepAdvanced

@@ -76,6 +76,16 @@ _BASE64 = 4 / 3
 """Bytes in a part for each byte of keys and digests."""
 
 
+def writer_tag(step: int, replica: int) -> str:
+    """Tells a replica's parts from those of the run's others, by the numbers of step and replica."""
+    return f"{step:03d}-{replica:03d}"
+
+
+def part_stem(run: str, tag: str) -> str:
+    """What the names of all parts begin with that the run's writer with this tag makes, in their order."""
+    return f"{run}-{tag}-"
+
+
 @dataclass
 class PartWriter:
     """Writes one replica's output; one thread of its own, started with the first block.
@@ -226,7 +236,7 @@ class PartWriter:
 
     def _next_name(self) -> str:
         self._count += 1
-        return f"{self.run}-{self.tag}-{self._count:05d}"
+        return f"{part_stem(self.run, self.tag)}{self._count:05d}"
 
     def _publish(self, part: WrittenPart, tier: int) -> None:
         with self._change:

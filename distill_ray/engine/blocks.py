@@ -99,6 +99,7 @@ class _Block:
     needed: int = 0
     part: PartEntry | None = None
     first_row: int = 0
+    replica: int | None = None
 
 
 @dataclass
@@ -133,12 +134,40 @@ class Blocks:
             self._blocks[block].part = found.part
         return Piece(Slice(block, found.first_row, found.rows), found.digests)
 
-    def made(self, block: int, nbytes: int) -> None:
-        """The call returned: its rows are in memory."""
+    def made(self, block: int, nbytes: int, replica: int | None = None) -> None:
+        """The call to a replica returned: its rows are in memory."""
         entry = self._blocks[block]
-        entry.live, entry.nbytes = True, nbytes
+        entry.live, entry.nbytes, entry.replica = True, nbytes, replica
         self._live[block] = None
         self._held[entry.step] = self._held.get(entry.step, 0) + nbytes
+
+    def is_live(self, block: int) -> bool:
+        """Whether rows are in memory."""
+        return self._blocks[block].live
+
+    def is_there(self, block: int) -> bool:
+        """Whether rows can be read: from memory, or from a part."""
+        entry = self._blocks[block]
+        return entry.live or entry.part is not None
+
+    def step_of(self, block: int) -> str:
+        """The step that made rows."""
+        return self._blocks[block].step
+
+    def lose(self, block: int) -> bool:
+        """Rows are in memory no more; say whether they are in no part either."""
+        entry = self._blocks[block]
+        if entry.live:
+            self._let_go(block)
+            self._forgotten.append(block)
+        return entry.part is None
+
+    def forsake(self, step: str, replica: int) -> None:
+        """A replica is gone, maybe with its node: rows of it that are in parts are read from there."""
+        for number in list(self._live):
+            entry = self._blocks[number]
+            if entry.replica == replica and entry.step == step and entry.part is not None:
+                self.lose(number)
 
     def forget(self, block: int) -> None:
         """The call returned, but nobody wants its rows."""
@@ -209,7 +238,11 @@ class Blocks:
         too_many = self._held.get(entry.step, 0) > self.live_bytes
         if not entry.live or entry.part is None or (entry.needed and not too_many):
             return False
+        self._let_go(number)
+        return True
+
+    def _let_go(self, number: int) -> None:
+        entry = self._blocks[number]
         entry.live = False
         del self._live[number]
         self._held[entry.step] -= entry.nbytes
-        return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from distill_ray.engine.actions import Action, SendWork
 from distill_ray.engine.blocks import Blocks
-from distill_ray.engine.messages import Action, SendWork, Work
+from distill_ray.engine.messages import Work
+from distill_ray.engine.recovery import are_there
 from distill_ray.engine.replicas import relieve, start_joining, start_replicas
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Batch, StepState
@@ -28,7 +30,7 @@ def _dispatch(state: StepState, blocks: Blocks) -> Iterator[Action]:
             yield from relieve(state)
             return
         replica = state.free_replica()
-        if replica is None:
+        if replica is None or not are_there([state.pending[0]], blocks):
             return
         more_to_come = not state.input_ended and state.replicas[replica].calls > 0
         if len(state.pending) < state.pace.batches and more_to_come:
@@ -43,18 +45,24 @@ def _dispatch_joins(state: StepState, blocks: Blocks) -> Iterator[Action]:
         if blocks.are_full(state.spec.name):
             yield from relieve(state)
             return
+        if not are_there([state.to_join[0]], blocks):
+            return
         yield _send(state, blocks, replica, state.to_join, 1)
 
 
 def _send(state: StepState, blocks: Blocks, replica: int, pending: deque[Batch], at_most: int) -> SendWork:
-    """Call a replica with the next batches, which must be of one purpose."""
+    """Call a replica with the next batches of one purpose; one that a replica died at goes by itself."""
     batches = [pending.popleft()]
-    while len(batches) < at_most and pending and pending[0].purpose is batches[0].purpose:
+    while len(batches) < at_most and pending and _goes_with(pending[0], batches[0], blocks):
         batches.append(pending.popleft())
     block = blocks.new(state.spec.name)
-    state.calls[block] = (replica, tuple(batches))
-    state.replicas[replica].calls += 1
+    state.call(replica, block, batches)
     return send_work(state.spec.name, replica, block, batches, blocks)
+
+
+def _goes_with(batch: Batch, first: Batch, blocks: Blocks) -> bool:
+    alone = batch.deaths or first.deaths
+    return batch.purpose is first.purpose and not alone and are_there([batch], blocks)
 
 
 def advance(state: StepState, blocks: Blocks) -> Iterator[Action]:
@@ -70,7 +78,6 @@ def advance(state: StepState, blocks: Blocks) -> Iterator[Action]:
         if replica is None or (state.spec.max_batches and state.calls):
             return
         block = blocks.new(state.spec.name)
-        state.calls[block] = (replica, ())
-        state.replicas[replica].calls += 1
+        state.call(replica, block, ())
         work = Work(block, offset=state.offset, max_batches=state.spec.max_batches)
         yield SendWork(state.spec.name, replica, work)

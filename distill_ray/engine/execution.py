@@ -9,24 +9,28 @@ from dataclasses import dataclass, field
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows
-from distill_ray.cache.writer import WriterSettings, WrittenPart
-from distill_ray.engine.executor import Executor
-from distill_ray.engine.keys import PartRows
-from distill_ray.engine.messages import (
+from distill_ray.cache.writer import WriterSettings, WrittenPart, part_stem, writer_tag
+from distill_ray.engine.actions import (
     AbandonReplica,
     Action,
     CommitOutput,
+    FindParts,
+    FlushReplica,
+    ReadKeys,
+    ReleaseBlocks,
+    SendWork,
+    StartReplica,
+    StopReplica,
+)
+from distill_ray.engine.executor import Executor
+from distill_ray.engine.keys import PartRows
+from distill_ray.engine.messages import (
     Committed,
     Event,
     Failure,
     Flushed,
-    FlushReplica,
-    ReadKeys,
-    ReleaseBlocks,
+    ReplicaLost,
     ReplicaReady,
-    SendWork,
-    StartReplica,
-    StopReplica,
     StopRequested,
     UnitsFound,
     WorkDone,
@@ -35,13 +39,14 @@ from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.single_flight import SingleFlight, Watcher
 from distill_ray.engine.step_state import StepSpec
 from distill_ray.engine.stopping import stop_on_signals
-from distill_ray.engine.stored_rows import read_stored_rows, stored_units
+from distill_ray.engine.stored_rows import find_parts, read_stored_rows, stored_units
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
 from distill_ray.events import (
     Divergent,
     Listener,
     PartWritten,
+    ReplicaDown,
     ReplicaUp,
     RowsFailed,
     RunStopping,
@@ -233,9 +238,18 @@ class _Execution:
                 self._executor.abandon(action.step, action.replica)
             elif isinstance(action, ReleaseBlocks):
                 self._executor.release(action.blocks)
-            elif isinstance(action, CommitOutput):
-                manifest = self._manifest(action.step)
-                self._threads.submit(self._commit, action.step, manifest)
+            else:
+                self._do_on_thread(action)
+
+    def _do_on_thread(self, action: CommitOutput | FindParts) -> None:
+        """Storage may be slow, and dispatching must not wait for it."""
+        if isinstance(action, CommitOutput):
+            self._threads.submit(self._commit, action.step, self._manifest(action.step))
+        else:
+            begin = part_stem(self._settings.run, writer_tag(self._positions[action.step], action.replica))
+            function = self._plan[action.step].function
+            found = self._threads.submit(find_parts, self._store, function, begin, action)
+            found.add_done_callback(lambda future: self._executor.submit(future.result()))
 
     def _part_rows(self, asked: ReadKeys) -> PartRows | None:
         source = asked.source
@@ -265,6 +279,8 @@ class _Execution:
             self._note_parts(event.step, event.record.written)
         elif isinstance(event, Flushed):
             self._note_parts(event.step, event.written)
+        elif isinstance(event, ReplicaLost):
+            self._emit_loss(event)
         self._scheduler.handle(event)
         if isinstance(event, ReplicaReady) and event.failure is None:
             self._emit(ReplicaUp(event.step, event.replica))
@@ -279,6 +295,11 @@ class _Execution:
             self._emit_advance(event.step)
             self._emit_divergence(event)
             self._emit(StepFinished(event.step, self.manifests[event.step].rows))
+
+    def _emit_loss(self, event: ReplicaLost) -> None:
+        replica = self._scheduler.steps[event.step].replicas.get(event.replica)
+        if replica is not None:  # else nobody needed it any more
+            self._emit(ReplicaDown(event.step, event.replica, event.reason, replica.ready))
 
     def _note_parts(self, step: str, written: tuple[WrittenPart, ...]) -> None:
         for part in written:
@@ -331,7 +352,6 @@ class _Execution:
         return lineage
 
     def _commit(self, name: str, manifest: Manifest) -> None:
-        """On a thread of its own: storage may be slow, and dispatching must not wait for it."""
         try:
             if self._scheduler.lacks_rows(name):
                 self._store.write_run_manifest(self._settings.run, manifest)

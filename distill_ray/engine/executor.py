@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from distill_ray.engine.actions import ReadKeys, SendWork
 from distill_ray.engine.keys import PartRows
-from distill_ray.engine.messages import Event, ReadKeys, SendWork
+from distill_ray.engine.messages import Event
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.resources import StepResources
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import queue
 from collections.abc import Mapping
 
-import pyarrow as pa
-
+from distill_ray.cache.writer import Block
+from distill_ray.engine.actions import ReadKeys, SendWork
 from distill_ray.engine.keys import PartRows, read_keys
-from distill_ray.engine.messages import Event, Flushed, ReadKeys, ReplicaReady, SendWork, WorkDone
+from distill_ray.engine.messages import Event, Flushed, ReplicaReady, WorkDone
 from distill_ray.engine.worker import Worker, WorkerSetup
 from distill_ray.resources import StepResources
 
@@ -18,7 +18,7 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._workers: dict[tuple[str, int], Worker] = {}
-        self._tables: dict[int, pa.Table] = {}
+        self._blocks: dict[int, Block] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def fits(self, steps: Mapping[str, StepResources]) -> bool:
@@ -34,15 +34,15 @@ class InlineExecutor:
 
     def send(self, work: SendWork) -> None:
         """Call a replica."""
-        tables = [self._tables[block] for block in work.live]
-        table, record = self._workers[work.step, work.replica].run(work.work, tables)
-        if table is not None:
-            self._tables[work.work.block] = table
+        handed_over = [self._blocks[block] for block in work.live]
+        block, record = self._workers[work.step, work.replica].run(work.work, handed_over)
+        if block is not None:
+            self._blocks[block.id] = block
         self._events.put(WorkDone(work.step, work.replica, work.work.block, record))
 
     def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
         """Work out the digests of some columns of rows."""
-        self._events.put(read_keys(asked, rows or self._tables[asked.block]))
+        self._events.put(read_keys(asked, rows or self._blocks[asked.block]))
 
     def flush(self, step: str, replica: int) -> None:
         """Have a replica write all it has."""
@@ -60,7 +60,7 @@ class InlineExecutor:
     def release(self, blocks: tuple[int, ...]) -> None:
         """Forget rows in memory."""
         for block in blocks:
-            self._tables.pop(block, None)
+            self._blocks.pop(block, None)
 
     def submit(self, event: Event) -> None:
         """Queue an event that did not come from a replica."""
@@ -75,4 +75,4 @@ class InlineExecutor:
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
-        self._tables.clear()
+        self._blocks.clear()

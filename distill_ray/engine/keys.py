@@ -11,7 +11,9 @@ from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import column_digests
-from distill_ray.engine.messages import Failure, KeysRead, ReadKeys
+from distill_ray.cache.writer import Block
+from distill_ray.engine.actions import ReadKeys
+from distill_ray.engine.messages import Failure, KeysRead
 from distill_ray.errors import CorruptObjectError
 
 
@@ -29,10 +31,10 @@ class PartRows:
         return self.store.read_part(self.function, self.name)[0].slice(self.first_row)
 
 
-def read_keys(asked: ReadKeys, rows: pa.Table | PartRows) -> KeysRead:
+def read_keys(asked: ReadKeys, rows: Block | PartRows) -> KeysRead:
     """Give the digests that were asked for; what goes wrong comes back as text."""
     try:
-        keys = table_digests(rows.table() if isinstance(rows, PartRows) else rows, asked.columns)
+        keys = table_digests(rows.table() if isinstance(rows, PartRows) else rows.table, asked.columns)
     except Exception as error:
         message = f"its input could not be read: {type(error).__name__}: {error}"
         failure = Failure(asked.step, message, damaged=isinstance(error, CorruptObjectError))

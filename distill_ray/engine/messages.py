@@ -67,6 +67,8 @@ class Purpose(Enum):
     """Put stored rows of a row-wise step together with input rows of which other columns have changed."""
     CHECK = "check"
     """Compute what is stored already, to compare; the rows are not kept."""
+    KEEP = "keep"
+    """Write rows that another replica made, and took with it before they were written."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,40 @@ class ReplicaLost:
 
 
 @dataclass(frozen=True)
+class RowsLost:
+    """Rows that were in memory are gone, with the node that held them: whoever was to read them could not.
+
+    Attributes:
+        step: the step that was to read them.
+        blocks: the rows.
+        replica: the replica whose call could not be done; None: the rows' keys could not be read.
+        call: the block that the call was to make.
+    """
+
+    step: str
+    blocks: tuple[int, ...]
+    replica: int | None = None
+    call: int | None = None
+
+
+@dataclass(frozen=True)
+class PartsFound:
+    """What a lost replica had written.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        parts: its parts, in the order in which it wrote them, and what they hold.
+        failure: why they are not known.
+    """
+
+    step: str
+    replica: int
+    parts: tuple[tuple[PartEntry, UnitIndex], ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
 class Committed:
     """A step's manifest is written, or could not be.
 
@@ -266,108 +302,14 @@ class StopRequested:
     signal: int
 
 
-Event: TypeAlias = (
-    ReplicaReady | WorkDone | Flushed | ReplicaLost | Committed | KeysRead | UnitsFound | StopRequested
-)
+ReplicaEvent: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost
+"""What a replica reports, or what is reported of it."""
+
+Event: TypeAlias = ReplicaEvent | RowsLost | PartsFound | Committed | KeysRead | UnitsFound | StopRequested
 
 
 def failure_of(event: Event) -> Failure | None:
     """Return what went wrong in what the event reports, if anything did."""
     if isinstance(event, WorkDone):
         return event.record.failure
-    return None if isinstance(event, ReplicaLost | StopRequested) else event.failure
-
-
-@dataclass(frozen=True)
-class StartReplica:
-    """Create a replica and load it.
-
-    Attributes:
-        step: the step's name.
-        replica: the replica's number.
-        joins: it only puts stored rows together with changed ones: the step is not loaded, and it needs none
-            of the step's resources.
-    """
-
-    step: str
-    replica: int
-    joins: bool = False
-
-
-@dataclass(frozen=True)
-class SendWork:
-    """Call a replica; ``live`` names the blocks to hand over as tables, in order."""
-
-    step: str
-    replica: int
-    work: Work
-    live: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class ReadKeys:
-    """Work out the digests of some columns of a block's rows.
-
-    Attributes:
-        step: the row-wise step that asks.
-        block: the block.
-        columns: the columns.
-        source: the part to read; None: the rows are in memory.
-        first_row: number of the block's first row in that part.
-    """
-
-    step: str
-    block: int
-    columns: tuple[str, ...]
-    source: StoredPart | None
-    first_row: int = 0
-
-
-@dataclass(frozen=True)
-class FlushReplica:
-    """Have a replica write all it has."""
-
-    step: str
-    replica: int
-
-
-@dataclass(frozen=True)
-class StopReplica:
-    """Unload a replica and give its resources back."""
-
-    step: str
-    replica: int
-
-
-@dataclass(frozen=True)
-class AbandonReplica:
-    """End a replica that is not up yet: the rest of its step was done without it."""
-
-    step: str
-    replica: int
-
-
-@dataclass(frozen=True)
-class CommitOutput:
-    """Write the manifest of a step all of whose rows are stored."""
-
-    step: str
-
-
-@dataclass(frozen=True)
-class ReleaseBlocks:
-    """Forget these rows in memory: nobody needs them, or they can be read from their parts."""
-
-    blocks: tuple[int, ...]
-
-
-Action: TypeAlias = (
-    StartReplica
-    | SendWork
-    | ReadKeys
-    | FlushReplica
-    | StopReplica
-    | AbandonReplica
-    | CommitOutput
-    | ReleaseBlocks
-)
+    return None if isinstance(event, ReplicaLost | RowsLost | StopRequested) else event.failure

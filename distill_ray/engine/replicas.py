@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distill_ray.engine.messages import (
+from distill_ray.engine.actions import (
     AbandonReplica,
     Action,
     CommitOutput,
@@ -19,22 +19,23 @@ from distill_ray.engine.step_state import Phase, Replica, StepState
 
 
 def start_replicas(state: StepState) -> Iterator[Action]:
-    """Start those that are not there yet; a generator or a global step has one."""
+    """Start those that are not there, or not any more; a generator or a global step has one."""
     count = 1 if state.spec.kind != "step" else state.spec.replicas
-    for number in range(count):
-        if number not in state.started:
-            state.started.add(number)
-            state.replicas[number] = Replica()
-            yield StartReplica(state.spec.name, number)
+    for _ in range(count - sum(not replica.joins for replica in state.replicas.values())):
+        yield _start(state, joins=False)
 
 
 def start_joining(state: StepState) -> Iterator[Action]:
-    """Start the replica that puts stored rows together with changed ones, unless it is there."""
-    number = state.spec.replicas
-    if number not in state.started:
-        state.started.add(number)
-        state.replicas[number] = Replica(joins=True)
-        yield StartReplica(state.spec.name, number, joins=True)
+    """Start the replica without the step, which handles rows that are made already, unless it is there."""
+    if not any(replica.joins for replica in state.replicas.values()):
+        yield _start(state, joins=True)
+
+
+def _start(state: StepState, *, joins: bool) -> StartReplica:
+    number = state.replicas_started
+    state.replicas_started += 1
+    state.replicas[number] = Replica(joins=joins)
+    return StartReplica(state.spec.name, number, joins=joins)
 
 
 def relieve(state: StepState) -> Iterator[Action]:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE, split_digests
 from distill_ray.cache.units import StoredRows, row_keys
+from distill_ray.engine.actions import ReadKeys
 from distill_ray.engine.blocks import Blocks, Slice
-from distill_ray.engine.messages import Purpose, ReadKeys, StoredPart
+from distill_ray.engine.messages import Purpose, StoredPart
 from distill_ray.engine.row_flow import enough_pending, is_checked, reuse
 from distill_ray.engine.step_state import Batch, Gathering, Run, StepState, Window
 

@@ -10,25 +10,34 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, StoredUnits
-from distill_ray.cache.writer import WrittenPart
+from distill_ray.engine.actions import Action, ReleaseBlocks
 from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Edge, Piece, Slice
 from distill_ray.engine.counting import compare, count
 from distill_ray.engine.dispatching import advance, compute
 from distill_ray.engine.messages import (
-    Action,
     Committed,
     Event,
     Failure,
     Flushed,
     KeysRead,
+    PartsFound,
     Purpose,
-    ReleaseBlocks,
-    ReplicaLost,
+    ReplicaEvent,
     ReplicaReady,
+    RowsLost,
     StopRequested,
     UnitsFound,
     WorkDone,
     failure_of,
+)
+from distill_ray.engine.recovery import (
+    beyond_recovery,
+    parts_found,
+    parts_written,
+    recover,
+    recovered,
+    replica_lost,
+    rows_lost,
 )
 from distill_ray.engine.replicas import commit, flush_replicas, start_replicas
 from distill_ray.engine.row_flow import (
@@ -42,7 +51,7 @@ from distill_ray.engine.row_flow import (
     rows_failed,
 )
 from distill_ray.engine.row_lookup import form_row_batches, look_again_for_rows
-from distill_ray.engine.step_state import Phase, StepSpec, StepState
+from distill_ray.engine.step_state import Phase, StepSpec, StepState, Unsaved
 
 
 class Scheduler:
@@ -134,7 +143,7 @@ class Scheduler:
             self.stopping = True
             return
         state = self.steps[event.step]
-        if not isinstance(event, Committed | KeysRead | UnitsFound) and event.replica not in state.replicas:
+        if isinstance(event, ReplicaEvent) and event.replica not in state.replicas:
             return  # it was abandoned, or is known to be lost: its other answers may still be on their way
         if (failure := failure_of(event)) is not None:
             self._fail(failure)
@@ -144,23 +153,25 @@ class Scheduler:
             self._keys_read(state, event)
         elif isinstance(event, UnitsFound):
             self._units_found(state, event)
+        elif isinstance(event, RowsLost):
+            self._fail(rows_lost(self.steps, event, self.blocks))
+        elif isinstance(event, PartsFound):
+            parts_found(state, event, self.blocks)
         else:
             self._replica_reports(state, event)
 
-    def _replica_reports(
-        self, state: StepState, event: ReplicaReady | WorkDone | Flushed | ReplicaLost
-    ) -> None:
+    def _replica_reports(self, state: StepState, event: ReplicaEvent) -> None:
         if isinstance(event, WorkDone):
             self._in_order(state, event)
         elif isinstance(event, ReplicaReady):
             state.replicas[event.replica].ready = event.failure is None
         elif isinstance(event, Flushed):
-            self._parts_written(event.written)
+            parts_written(state, event.written, self.blocks)
             replica = state.replicas[event.replica]
             replica.calls -= 1
             replica.flushed = replica.ending
-        else:
-            self._replica_lost(state, event)
+        elif state.phase in (Phase.RUNNING, Phase.FLUSHING):  # after that all it made is written
+            self._fail(replica_lost(state, event, self.blocks))
 
     def _keys_read(self, state: StepState, event: KeysRead) -> None:
         state.asked_for_keys.discard(event.block)
@@ -175,45 +186,29 @@ class Scheduler:
         else:
             look_again_for_rows(state)
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure | None) -> None:
         self.failure = self.failure or failure
-
-    def _replica_lost(self, state: StepState, event: ReplicaLost) -> None:
-        del state.replicas[event.replica]
-        lost = [number for number, (replica, _) in state.calls.items() if replica == event.replica]
-        calls = [state.calls.pop(number)[1] for number in lost]
-        running = calls[0] if calls else ()  # the others were queued behind it
-        rows = (running[0].first_row, running[-1].end_row) if running else None
-        self._fail(
-            Failure(
-                event.step,
-                f"the process of replica {event.replica} died ({event.reason}). Out of memory, or a crash in "
-                "native code? Run again to go on: what is stored is not computed again.",
-                event.detail,
-                rows,
-            )
-        )
-
-    def _parts_written(self, parts: Sequence[WrittenPart]) -> None:
-        for part in parts:
-            self.blocks.written(part)
 
     def _in_order(self, state: StepState, event: WorkDone) -> None:
         """A generator's rows have only their order: calls that return early wait for those before."""
-        if state.spec.kind != "generator":
+        if state.spec.kind != "generator" or event.block in state.orphans:
             self._work_done(state, event)
             return
         state.returned[event.block] = event
-        for block in list(state.calls):
+        for block in [block for block in state.calls if block not in state.orphans]:
             if block not in state.returned:
                 return
             self._work_done(state, state.returned.pop(block))
 
     def _work_done(self, state: StepState, event: WorkDone) -> None:
-        _, batches = state.calls.pop(event.block)
         state.replicas[event.replica].calls -= 1
+        state.deaths = 0
         record = event.record
-        self._parts_written(record.written)
+        parts_written(state, record.written, self.blocks)
+        if event.block in state.orphans:
+            self._fail(recovered(state, event, self.blocks))
+            return
+        _, batches = state.calls.pop(event.block)
         for batch in batches:
             for run in batch.runs:
                 release(self.blocks, run)
@@ -224,7 +219,10 @@ class Scheduler:
         if (problem := rows_failed(state, record.failed, self.steps)) is not None:
             self._fail(problem)
         if record.counts:
-            self.blocks.made(event.block, record.nbytes)
+            self.blocks.made(event.block, record.nbytes, event.replica)
+            made = Unsaved(event.replica, batches, record.counts, record.digests)
+            if self.blocks.stored_at(event.block) is None:
+                state.unsaved[event.block] = made
         count(state, record, batches)
         if state.spec.kind == "generator":
             places = [(state.new_place(), 1) for _ in record.counts]
@@ -275,12 +273,14 @@ class Scheduler:
                 form_batches(state, self.blocks)
             else:
                 yield from form_row_batches(state, self.blocks)
-            if (problem := length_mismatch(state)) is not None:
-                self._fail(problem)
+            self._fail(length_mismatch(state))
             if not state.awaited:
                 yield from compute(state, self.blocks)
+        self._fail(beyond_recovery(state, self.blocks))
+        yield from recover(state, self.blocks)
+        done = state.input_ended and state.all_emitted and state.all_saved
         # An output that another run computes is left to it to write.
-        if self.failure is None and state.input_ended and state.all_emitted and not state.awaited:
+        if self.failure is None and done and not state.awaited:
             for edge in state.outputs:
                 edge.closed = True
             state.phase = Phase.FLUSHING

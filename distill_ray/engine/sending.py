@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from distill_ray.engine.actions import SendWork
 from distill_ray.engine.blocks import Blocks, Slice
-from distill_ray.engine.messages import BatchWork, Purpose, Range, SendWork, StoredPart, Work
+from distill_ray.engine.messages import BatchWork, Purpose, Range, StoredPart, Work
 from distill_ray.engine.step_state import Batch
 
 

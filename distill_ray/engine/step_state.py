@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -17,6 +18,9 @@ CALL_BYTES = 2 << 20
 
 MAX_BATCHES = 512
 """Batches that one call is given at most."""
+
+MAX_DEATHS = 3
+"""Replicas that one batch may take with it before the run ends."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +93,14 @@ class Batch:
         key: its content's key; empty for a row-wise step.
         purpose: what is to be done with it.
         stored: to join: what is stored of each row; to check: what is stored of the batch.
+        deaths: how many replicas died at it.
     """
 
     runs: tuple[Run, ...]
     key: bytes = b""
     purpose: Purpose = Purpose.COMPUTE
     stored: tuple[StoredRows, ...] = ()
+    deaths: int = 0
 
     @property
     def rows(self) -> int:
@@ -110,6 +116,11 @@ class Batch:
     def end_row(self) -> int:
         """Number of the row after its last one in the step's input."""
         return self.runs[-1].first_row + self.runs[-1].rows
+
+    @property
+    def slices(self) -> Iterator[Slice]:
+        """Where its rows are."""
+        return (piece for run in self.runs for pieces in run.slices for piece in pieces)
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,23 @@ class Gathering:
     runs: list[Run] = field(default_factory=list)
     stored: list[StoredRows] = field(default_factory=list)
     rows: int = 0
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """Rows that a call made and that are in no part yet: they die with their replica.
+
+    Attributes:
+        replica: the replica that made them.
+        batches: what they were made from; none for a generator.
+        counts: rows out of each unit.
+        digests: 16 bytes for each row.
+    """
+
+    replica: int
+    batches: tuple[Batch, ...]
+    counts: tuple[int, ...]
+    digests: bytes
 
 
 @dataclass
@@ -204,8 +232,22 @@ class StepState:
     to_join: deque[Batch] = field(default_factory=deque)
     calls: dict[int, tuple[int, tuple[Batch, ...]]] = field(default_factory=dict)
     replicas: dict[int, Replica] = field(default_factory=dict)
-    started: set[int] = field(default_factory=set)
-    """Numbers of all replicas that were started, also those that are gone."""
+    replicas_started: int = 0
+    """How many replicas there ever were: the number of the next one."""
+    unsaved: dict[int, Unsaved] = field(default_factory=dict)
+    """Rows that living replicas made and have not written yet, by block, in the order in which they came."""
+    orphans: dict[int, Unsaved] = field(default_factory=dict)
+    """Rows that a lost replica made, and nobody has written yet."""
+    to_search: list[int] = field(default_factory=list)
+    """Lost replicas of which it is not known what they had written: to be looked for."""
+    searched: set[int] = field(default_factory=set)
+    """Those that are being looked for."""
+    parts: set[str] = field(default_factory=set)
+    """Names of the parts that its replicas said they had written."""
+    lost: set[int] = field(default_factory=set)
+    """Blocks whose rows are neither in memory nor, as far as is known, in a part."""
+    deaths: int = 0
+    """Replicas lost since a call was last done."""
     pace: Pace = field(default_factory=Pace)
     counters: Counters = field(default_factory=Counters)
     segments: list[Slice] = field(default_factory=list)
@@ -259,6 +301,23 @@ class StepState:
         """Whether every unit formed so far is in the output."""
         waiting = self.pending or self.to_join or self.calls
         return not waiting and self._next_emitted == self._next_place
+
+    @property
+    def all_searched(self) -> bool:
+        """Whether it is known what lost replicas had written."""
+        return not self.to_search and not self.searched
+
+    @property
+    def all_saved(self) -> bool:
+        """Whether nothing that lost replicas made is still to be saved."""
+        return not self.orphans and self.all_searched
+
+    def call(self, replica: int, block: int, batches: Sequence[Batch]) -> None:
+        """Note that a replica is called to make a block, also if it was told that it had written all."""
+        self.calls[block] = (replica, tuple(batches))
+        called = self.replicas[replica]
+        called.calls += 1
+        called.ending = called.flushed = False
 
     def pending_of(self, purpose: Purpose) -> deque[Batch]:
         """Batches that wait for a replica: for one that joins, or for one that computes."""

@@ -13,6 +13,8 @@ from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredRows, StoredUnits
+from distill_ray.engine.actions import FindParts
+from distill_ray.engine.messages import Failure, PartsFound
 from distill_ray.plan import StepPlan
 
 _Pool: TypeAlias = tuple[FunctionId, str, int | None, bool]
@@ -45,6 +47,16 @@ def read_stored_rows(store: CacheStore, manifest: Manifest, pool: ThreadPoolExec
         )
         if last_use[segment.part] == position:
             del reading[segment.part]
+
+
+def find_parts(store: CacheStore, function: FunctionId, begin: str, lost: FindParts) -> PartsFound:
+    """Find a lost replica's parts, whose names begin so; what goes wrong comes back as text."""
+    try:
+        parts = [part for part in store.parts(function) if part.name.startswith(begin)]
+        return PartsFound(lost.step, lost.replica, tuple(store.read_indexes(function, parts)))
+    except Exception as error:
+        message = f"the parts of a replica that died could not be read: {type(error).__name__}: {error}"
+        return PartsFound(lost.step, lost.replica, failure=Failure(lost.step, message))
 
 
 def stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:

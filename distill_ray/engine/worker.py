@@ -18,7 +18,7 @@ from distill_ray.cache.rows import DIGEST_SIZE, decode_rows, encode_rows, row_di
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.unit_index import Shape, UnitIndex
 from distill_ray.cache.units import end_key, offset_key
-from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart
+from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart, writer_tag
 from distill_ray.engine.calls import generate_rows
 from distill_ray.engine.computing import Computing, keys_of
 from distill_ray.engine.made import Made, Unit
@@ -128,7 +128,7 @@ class Worker:
         self._step = setup.step
         self._name = label_of(setup.step)
         self._store = CacheStore(setup.storage)
-        tag = f"{setup.position:03d}-{replica:03d}"
+        tag = writer_tag(setup.position, replica)
         self._writer = PartWriter(self._store, setup.function, setup.run, tag, setup.writer)
         self._read = lru_cache(maxsize=4)(self._read_part)
         self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
@@ -146,13 +146,15 @@ class Worker:
             return self._raised("load()", error)
         return None
 
-    def run(self, work: Work, tables: Sequence[pa.Table]) -> tuple[pa.Table | None, WorkRecord]:
+    def run(self, work: Work, handed_over: Sequence[Block]) -> tuple[Block | None, WorkRecord]:
         """Compute the batches, or the generator's next rows, or put stored rows together with others."""
         started = time.perf_counter()
         made = Made()
+        if work.purpose is Purpose.KEEP:
+            return None, self._keep(handed_over)
         if isinstance(self._step, GeneratorStep):
             self._generate(made, self._step, work)
-        elif (inputs := self._inputs(made, work, tables)) is None:
+        elif (inputs := self._inputs(made, work, handed_over)) is None:
             pass
         elif work.purpose is Purpose.JOIN:
             self._join(made, work, inputs.rows)
@@ -176,6 +178,15 @@ class Worker:
             self._step.unload()
         except Exception:
             _log.exception("Step '%s': unload() raised", self._name)
+
+    def _keep(self, blocks: Sequence[Block]) -> WorkRecord:
+        """Write what another replica made."""
+        try:
+            for block in blocks:
+                self._writer.add(block)
+            return WorkRecord(written=self._writer.take_written())
+        except Exception as error:
+            return WorkRecord(failure=self._failed("its output could not be written", error))
 
     # Making rows.
 
@@ -247,7 +258,7 @@ class Worker:
             made.finish()
             self._offset += len(rows)
 
-    def _finish(self, work: Work, made: Made, started: float) -> tuple[pa.Table | None, WorkRecord]:
+    def _finish(self, work: Work, made: Made, started: float) -> tuple[Block | None, WorkRecord]:
         try:
             table = encode_rows(made.rows)
         except RowError as error:
@@ -266,31 +277,29 @@ class Worker:
             failure=made.failure,
         )
         if work.purpose is Purpose.CHECK:
-            return table, record
+            return None, record
+        if made.last and not self._end_stored:
+            made.add(Unit([], b""), end_key(self._offset))
+            self._end_stored = True
+        if not made.counts:
+            return None, record
+        block = Block(work.block, table, made.index(self._setup.run, (seconds, *tokens)))
         try:
-            self._store_rows(work.block, table, made, (seconds, *tokens))
+            self._writer.add(block)
             record = replace(record, written=self._writer.take_written())
         except Exception as error:
             failure = self._failed("its output could not be written", error)
             record = replace(record, failure=record.failure or failure)
-        return table, record
-
-    def _store_rows(self, block: int, table: pa.Table, made: Made, cost: tuple[float, int, int]) -> None:
-        """Hand the rows to the writer; a generator that has ended also leaves a unit that says so."""
-        if made.last and not self._end_stored:
-            made.add(Unit([], b""), end_key(self._offset))
-            self._end_stored = True
-        if made.counts:
-            self._writer.add(Block(block, table, made.index(self._setup.run, cost)))
+        return block, record
 
     # Reading rows.
 
-    def _inputs(self, made: Made, work: Work, tables: Sequence[pa.Table]) -> _Inputs | None:
+    def _inputs(self, made: Made, work: Work, handed_over: Sequence[Block]) -> _Inputs | None:
         """The rows of each predecessor; None where they could not be read."""
-        handed_over = iter(tables)
+        blocks = iter(handed_over)
         try:
             found = [
-                next(handed_over) if source is None else self._read(source).table for source in work.sources
+                next(blocks).table if source is None else self._read(source).table for source in work.sources
             ]
         except Exception as error:
             made.failure = self._failed("its input could not be read", error, _range_of(work))

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from distill_ray.events import (
     DamageFound,
+    ReplicaDown,
     ReplicaUp,
     RunEvent,
     RunFinished,
@@ -57,9 +58,8 @@ class LineProgress:
             if not self._run.complete_hit:
                 yield f"pipeline '{event.pipeline}', cache {event.cache}"
                 yield from (f"{each.step}: {each.decision} ({each.reason})" for each in event.steps)
-        elif isinstance(event, ReplicaUp):
-            step = self._run.steps[event.step]
-            yield f"{event.step}: {step.replicas} of {step.decided.replicas} replicas up"
+        elif isinstance(event, ReplicaUp | ReplicaDown):
+            yield self._replicas_line(event)
         elif isinstance(event, StepAwaited):
             step = self._run.steps[event.step]
             yield (
@@ -77,6 +77,12 @@ class LineProgress:
             yield STOPPING
         elif isinstance(event, RunFinished):
             yield from summary_lines(self._run)
+
+    def _replicas_line(self, event: ReplicaUp | ReplicaDown) -> str:
+        if isinstance(event, ReplicaDown):
+            return f"{event.step}: replica {event.replica} died ({event.reason}); others do what it had to do"
+        step = self._run.steps[event.step]
+        return f"{event.step}: {step.replicas} of {step.decided.replicas} replicas up"
 
     def _say_now_and_then(self, name: str) -> None:
         now = self._clock()

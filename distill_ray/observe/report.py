@@ -10,6 +10,7 @@ from distill_ray.events import (
     WORK,
     DamageFound,
     Divergent,
+    ReplicaDown,
     ReplicaUp,
     RowsFailed,
     RunEvent,
@@ -45,6 +46,7 @@ class StepReport(BaseModel):
         rows_checked: stored rows that were computed again to compare.
         rows_differing: how many of them came out differently.
         replicas: replicas that were up.
+        replicas_lost: replicas that died, with their process or their node.
         seconds: seconds of work, over all replicas.
         input_tokens: tokens that models read in this run.
         output_tokens: tokens that models wrote in this run.
@@ -69,6 +71,7 @@ class StepReport(BaseModel):
     rows_checked: int = 0
     rows_differing: int = 0
     replicas: int = 0
+    replicas_lost: int = 0
     seconds: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -136,6 +139,8 @@ class RunReport(BaseModel):
     def _listen_to_step(self, event: RunEvent) -> None:
         if isinstance(event, ReplicaUp):
             self.steps[event.step].replicas += 1
+        elif isinstance(event, ReplicaDown):
+            self.steps[event.step].replicas_lost += 1
         elif isinstance(event, StepAdvanced):
             self._advance(event)
         elif isinstance(event, StepAwaited):

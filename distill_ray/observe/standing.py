@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from distill_ray.events import (
     WORK,
+    ReplicaDown,
     ReplicaUp,
     RunEvent,
     RunFinished,
@@ -117,6 +118,8 @@ class RunStanding:
             step.replicas += 1
             step.state = "running"
             step.sample(self._clock())
+        elif isinstance(event, ReplicaDown):
+            self.steps[event.step].replicas -= event.loaded
         elif isinstance(event, StepAwaited):
             self.steps[event.step].holder = event.holder
         elif isinstance(event, StepFinished):

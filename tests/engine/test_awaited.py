@@ -12,15 +12,11 @@ from hypothesis import strategies as st
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import batch_key, end_key, offset_key
+from distill_ray.engine.actions import Action, CommitOutput, ReadKeys, SendWork, StartReplica
 from distill_ray.engine.messages import (
-    Action,
-    CommitOutput,
     Event,
     Failure,
     KeysRead,
-    ReadKeys,
-    SendWork,
-    StartReplica,
     StopRequested,
     UnitsFound,
     WorkDone,

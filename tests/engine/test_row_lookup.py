@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredRows, StoredUnits
-from distill_ray.engine.messages import (
-    Action,
-    Event,
-    KeysRead,
-    Purpose,
-    ReadKeys,
-    ReplicaReady,
-    SendWork,
-    StartReplica,
-    WorkDone,
-    WorkRecord,
-)
+from distill_ray.engine.actions import Action, ReadKeys, SendWork, StartReplica
+from distill_ray.engine.messages import Event, KeysRead, Purpose, ReplicaReady, WorkDone, WorkRecord
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.step_state import StepSpec
 from tests.engine.test_scheduler import digest_of

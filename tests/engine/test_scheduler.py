@@ -13,20 +13,22 @@ from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key
 from distill_ray.cache.writer import WrittenPart
-from distill_ray.engine.messages import (
+from distill_ray.engine.actions import (
     AbandonReplica,
     CommitOutput,
+    FlushReplica,
+    ReleaseBlocks,
+    SendWork,
+    StartReplica,
+    StopReplica,
+)
+from distill_ray.engine.messages import (
     Committed,
     Event,
     Failure,
     Flushed,
-    FlushReplica,
-    ReleaseBlocks,
     ReplicaLost,
     ReplicaReady,
-    SendWork,
-    StartReplica,
-    StopReplica,
     WorkDone,
     WorkRecord,
 )
@@ -286,16 +288,3 @@ def test_a_step_ends_without_replicas_that_never_came_up() -> None:
     assert scheduler.failure is None
     assert output_of(scheduler, actors, "one") == [1000 + n for n in range(20)]
     assert actors.abandoned == [("one", 1), ("one", 2)]
-
-
-def test_what_a_lost_replica_had_still_on_its_way_is_passed_over() -> None:
-    scheduler = Scheduler([StepSpec("load", kind="generator")])
-    list(scheduler.actions())
-    scheduler.handle(ReplicaReady("load", 0))
-    first = next(action for action in scheduler.actions() if isinstance(action, SendWork))
-    scheduler.handle(ReplicaLost("load", 0, "ActorDiedError"))
-    scheduler.handle(WorkDone("load", 0, first.work.block, WorkRecord(1, (1,), digest_of(1))))
-    scheduler.handle(Flushed("load", 0))
-    assert scheduler.failure is not None
-    assert "replica 0 died" in scheduler.failure.message
-    assert scheduler.finished

@@ -13,8 +13,9 @@ from pydantic import Field, PrivateAttr, SecretStr
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
-from distill_ray.cache.unit_index import NO_UNIT
+from distill_ray.cache.unit_index import NO_UNIT, UnitIndex
 from distill_ray.cache.units import end_key, offset_key
+from distill_ray.cache.writer import Block
 from distill_ray.engine.messages import BatchWork, Range, StoredPart, Work
 from distill_ray.engine.worker import Worker, WorkerSetup
 from distill_ray.errors import UndeclaredColumnError
@@ -60,6 +61,11 @@ def rows(first: int, end: int) -> list[dict[str, Any]]:
     return [{"n": n} for n in range(first, end)]
 
 
+def in_memory(rows: list[dict[str, Any]]) -> Block:
+    """Rows that another replica made, as they are handed over."""
+    return Block(0, encode_rows(rows), UnitIndex(b"", (), b"", "run"))
+
+
 def work(*sizes: int, **fields: Any) -> Work:
     batches, first = [], 0
     for number, size in enumerate(sizes):
@@ -71,8 +77,8 @@ def work(*sizes: int, **fields: Any) -> Work:
 
 def test_each_batch_of_a_call_is_a_unit(make: Any, store: CacheStore) -> None:
     worker = make(AddOne(name="add"))
-    table, record = worker.run(work(3, 2), [encode_rows(rows(0, 5))])
-    assert decode_rows(table) == rows(1, 6)
+    block, record = worker.run(work(3, 2), [in_memory(rows(0, 5))])
+    assert decode_rows(block.table) == rows(1, 6)
     assert record.counts == (3, 2)
     assert record.digests == row_digests(rows(1, 6))
     (part,), failure = worker.flush()
@@ -84,13 +90,13 @@ def test_each_batch_of_a_call_is_a_unit(make: Any, store: CacheStore) -> None:
 
 def test_rows_are_read_from_a_part_where_the_call_says_so(make: Any, store: CacheStore) -> None:
     source = Worker(WorkerSetup(AddOne(name="source"), SOURCE, {}, store.storage, "run"), 0)
-    source.run(work(5), [encode_rows(rows(0, 5))])
+    source.run(work(5), [in_memory(rows(0, 5))])
     (part,), _ = source.flush()
     source.close()
     call = work(2, inputs=((Range(0, 3, 2),),), sources=(StoredPart("source", part.entry.name),))
-    table, record = make(AddOne(name="add")).run(call, [])
+    block, record = make(AddOne(name="add")).run(call, [])
     assert record.failure is None
-    assert decode_rows(table) == rows(5, 7)
+    assert decode_rows(block.table) == rows(5, 7)
 
 
 def test_batches_before_one_that_raises_are_kept(make: Any) -> None:
@@ -100,9 +106,9 @@ def test_batches_before_one_that_raises_are_kept(make: Any) -> None:
                 raise ValueError("four!")
             yield inputs
 
-    table, record = make(Picky(name="picky")).run(work(2, 2, 2), [encode_rows(rows(0, 6))])
+    block, record = make(Picky(name="picky")).run(work(2, 2, 2), [in_memory(rows(0, 6))])
     assert record.counts == (2, 2)
-    assert table.num_rows == 4
+    assert block.table.num_rows == 4
     assert record.failure is not None
     assert record.failure.rows == (4, 6)
     assert "ValueError: four!" in record.failure.message
@@ -142,7 +148,7 @@ def stored_halves(worker: Worker, store: CacheStore) -> list[Any]:
 def test_rows_beside_one_that_ends_the_run_are_stored_but_are_no_output(make: Any, store: CacheStore) -> None:
     worker = make(step := Halves(name="halves"))
     numbers = [{"n": n} for n in (0, 2, 4, 5, 6, 7)]
-    _, record = worker.run(work(2, 3, 1), [encode_rows(numbers)])
+    _, record = worker.run(work(2, 3, 1), [in_memory(numbers)])
     assert (record.batches, record.counts) == (1, (1, 1))
     assert len(record.digests) == 2 * 16
     assert record.failure.message == "process() raised ValueError: 5 is odd"
@@ -157,8 +163,8 @@ def test_rows_that_fail_by_themselves_are_gone_on_without_and_nothing_is_tried_t
     make: Any, store: CacheStore, on_error: Any, halves: list[Any]
 ) -> None:
     worker = make(step := Halves(name="halves", on_error=on_error))
-    table, record = worker.run(work(3, 2), [encode_rows(rows(0, 5))])
-    assert [row["half"] for row in decode_rows(table)] == halves
+    block, record = worker.run(work(3, 2), [in_memory(rows(0, 5))])
+    assert [row["half"] for row in decode_rows(block.table)] == halves
     assert record.failure is None
     assert sum(record.counts) == len(halves)
     assert [(failed.first_row, failed.rows, failed.message) for failed in record.failed] == [
@@ -179,14 +185,14 @@ def yields(*made: Any, **fields: Any) -> Step:
 def test_rows_that_failed_together_are_named_together_and_not_those_that_were_not_tried(make: Any) -> None:
     error = ValueError("the server is down")
     step = yields(RowFailure(None), RowFailure(error), RowFailure(error), [], RowFailure(error))
-    _, record = make(step).run(work(5), [encode_rows(rows(0, 5))])
+    _, record = make(step).run(work(5), [in_memory(rows(0, 5))])
     assert record.failure.rows == (1, 3)
     assert record.counts == ()
 
 
 def test_a_row_that_cannot_be_stored_fails_by_itself(make: Any, store: CacheStore) -> None:
     worker = make(yields([{"half": 1}], [{"half": b"raw"}], [{"half": 3}]))
-    _, record = worker.run(work(3), [encode_rows(rows(0, 3))])
+    _, record = worker.run(work(3), [in_memory(rows(0, 3))])
     assert record.failure.rows == (1, 2)
     assert "`half`" in record.failure.message
     assert stored_halves(worker, store) == [1, 3]
@@ -223,10 +229,10 @@ class SignsAll(Signs):
 def test_what_a_step_wrote_into_rows_before_it_raised_is_gone(
     make: Any, step: type[Step], signed: list[int], failed: list[int]
 ) -> None:
-    table = encode_rows([{"n": n, "names": [str(n)]} for n in (1, 2, 3, 4, 0)])
+    given = in_memory([{"n": n, "names": [str(n)]} for n in (1, 2, 3, 4, 0)])
     ranges = (Range(0, 4, 1), Range(0, 0, 1), Range(0, 1, 3))
-    made, _ = make(step(name="signs", on_error="null")).run(work(2, 3, inputs=(ranges,)), [table])
-    assert decode_rows(made) == [
+    made, _ = make(step(name="signs", on_error="null")).run(work(2, 3, inputs=(ranges,)), [given])
+    assert decode_rows(made.table) == [
         {
             "n": n,
             "names": [str(n), "me"] if n in signed else [str(n)],
@@ -241,7 +247,7 @@ def test_rows_that_a_step_gives_back_in_another_order_are_refused(make: Any) -> 
         def process(self, inputs: StepInput) -> Iterator[Any]:
             yield inputs[::-1]
 
-    _, record = make(Backwards(name="backwards")).run(work(2), [encode_rows(rows(0, 2))])
+    _, record = make(Backwards(name="backwards")).run(work(2), [in_memory(rows(0, 2))])
     assert (
         "yielded 2 rows for 2, and it cannot be told which of them belong to which" in record.failure.message
     )
@@ -249,7 +255,7 @@ def test_rows_that_a_step_gives_back_in_another_order_are_refused(make: Any) -> 
 
 def test_an_undeclared_column_ends_the_run_whatever_is_to_become_of_failed_rows(make: Any) -> None:
     step = yields([{"half": 1}], RowFailure(UndeclaredColumnError("it reads `other`")), on_error="skip")
-    _, record = make(step).run(work(2), [encode_rows(rows(0, 2))])
+    _, record = make(step).run(work(2), [in_memory(rows(0, 2))])
     assert record.failure.rows == (1, 2)
 
 
@@ -262,7 +268,7 @@ def test_an_undeclared_column_ends_the_run_whatever_is_to_become_of_failed_rows(
     ],
 )
 def test_a_failure_in_the_wrong_place_is_told(make: Any, step: Step, message: str) -> None:
-    _, record = make(step).run(work(3), [encode_rows(rows(0, 3))])
+    _, record = make(step).run(work(3), [in_memory(rows(0, 3))])
     told = [record.failure.message] if record.failure else [failed.message for failed in record.failed]
     assert re.search(message, told[0])
 
@@ -272,7 +278,7 @@ def test_a_row_that_cannot_be_stored_exactly_is_a_failure_that_names_it(make: An
         def process(self, inputs: StepInput) -> StepOutput:
             yield [{"raw": b"\x00"} for _ in inputs]
 
-    _, record = make(Bytes(name="raw")).run(work(2), [encode_rows(rows(0, 2))])
+    _, record = make(Bytes(name="raw")).run(work(2), [in_memory(rows(0, 2))])
     assert record.counts == ()
     assert "`raw`" in record.failure.message
     assert "decode it to text" in record.failure.message
@@ -288,8 +294,8 @@ def test_a_missing_input_is_a_failure_and_not_a_row(make: Any) -> None:
 
 def test_a_generator_leaves_a_unit_for_each_batch_and_one_for_its_end(make: Any, store: CacheStore) -> None:
     worker = make(Count(name="count"))
-    table, record = worker.run(Work(block=1, offset=2), [])
-    assert decode_rows(table) == rows(2, 10)
+    block, record = worker.run(Work(block=1, offset=2), [])
+    assert decode_rows(block.table) == rows(2, 10)
     assert record.counts == (4, 4)
     assert record.last
     (part,), _ = worker.flush()
@@ -301,7 +307,7 @@ def test_a_generator_goes_on_from_call_to_call(make: Any) -> None:
     worker = make(Count(name="count"))
     first, record = worker.run(Work(block=1, max_batches=1), [])
     second, rest = worker.run(Work(block=2), [])
-    assert decode_rows(first) + decode_rows(second) == rows(0, 10)
+    assert decode_rows(first.table) + decode_rows(second.table) == rows(0, 10)
     assert not record.last
     assert rest.last
 
@@ -336,7 +342,7 @@ def test_tokens_are_counted_from_what_tasks_record(make: Any) -> None:
             counts = {"input_tokens": 5, "output_tokens": 7}
             yield [{"n": 1, "distilabel_metadata": {"statistics_asks": counts}} for _ in inputs]
 
-    _, record = make(Asks(name="asks")).run(work(2), [encode_rows(rows(0, 2))])
+    _, record = make(Asks(name="asks")).run(work(2), [in_memory(rows(0, 2))])
     assert (record.input_tokens, record.output_tokens) == (10, 14)
 
 
@@ -357,10 +363,10 @@ class EachStyle(Step):
 
 
 def test_rows_are_taken_as_they_were_yielded_whatever_the_step_makes_of_them_after(make: Any) -> None:
-    table, _ = make(Reuses(name="reuses")).run(Work(block=1), [])
-    assert decode_rows(table) == rows(0, 5)
-    table, _ = make(EachStyle(name="styles")).run(work(2), [encode_rows(rows(0, 2))])
-    assert [row["style"] for row in decode_rows(table)] == ["plain"] * 2 + ["rhymed"] * 2
+    block, _ = make(Reuses(name="reuses")).run(Work(block=1), [])
+    assert decode_rows(block.table) == rows(0, 5)
+    block, _ = make(EachStyle(name="styles")).run(work(2), [in_memory(rows(0, 2))])
+    assert [row["style"] for row in decode_rows(block.table)] == ["plain"] * 2 + ["rhymed"] * 2
 
 
 class Talks(Step):
@@ -375,7 +381,7 @@ class Talks(Step):
 
 def test_what_a_step_raised_is_told_without_its_secrets_and_in_characters_that_files_hold(make: Any) -> None:
     step = Talks(name="talks", key=SecretStr("hidden'1"), headers=[{"x-token": SecretStr("hidden-2")}])
-    _, record = make(step).run(work(1), [encode_rows([{"text": "lone \ud800"}])])
+    _, record = make(step).run(work(1), [in_memory([{"text": "lone \ud800"}])])
     failure = record.failure
     assert failure.message == (
         r"process() raised ValueError: lone \ud800: 401 for " + '"**********" and **********'
@@ -417,7 +423,7 @@ def test_what_process_gives_in_place_of_rows_is_told_without_our_code(
     make: Any, step: BaseStep, message: str
 ) -> None:
     call = Work(block=1) if isinstance(step, GeneratorStep) else work(1)
-    _, record = make(step).run(call, [encode_rows(rows(0, 1))])
+    _, record = make(step).run(call, [in_memory(rows(0, 1))])
     assert re.match(r"process\(\) ", record.failure.message)
     assert re.search(message, record.failure.message)
     assert record.failure.trace == ""
@@ -434,7 +440,7 @@ def test_a_step_that_exits_has_failed(make: Any) -> None:
             yield rows(0, 2), False
             sys.exit(4)
 
-    _, record = make(Exits(name="exits")).run(work(1), [encode_rows(rows(0, 1))])
+    _, record = make(Exits(name="exits")).run(work(1), [in_memory(rows(0, 1))])
     assert record.failure.message == "process() raised SystemExit: 3"
     _, record = make(Ends(name="ends")).run(Work(block=1), [])
     assert record.failure.message == "process(), after 2 rows, raised SystemExit: 4"

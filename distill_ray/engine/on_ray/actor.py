@@ -7,10 +7,9 @@ import sys
 import traceback
 from pathlib import Path
 
-import pyarrow as pa
 from ray import cloudpickle
 
-from distill_ray.cache.writer import WrittenPart
+from distill_ray.cache.writer import Block, WrittenPart
 from distill_ray.engine.messages import Failure, Work, WorkRecord
 from distill_ray.engine.worker import Worker
 
@@ -44,9 +43,9 @@ class ReplicaActor:
         self._worker = Worker(setup, replica)
         return self._worker.load()
 
-    def run(self, work: Work, *tables: pa.Table) -> tuple[pa.Table | None, WorkRecord]:
+    def run(self, work: Work, *handed_over: Block) -> tuple[Block | None, WorkRecord]:
         """Compute; the rows stay in the object store, the record goes to the driver."""
-        return self._loaded().run(work, tables)
+        return self._loaded().run(work, handed_over)
 
     def flush(self) -> tuple[tuple[WrittenPart, ...], Failure | None]:
         """Write all rows that are left."""

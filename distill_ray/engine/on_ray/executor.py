@@ -10,16 +10,17 @@ from typing import Any
 
 import ray
 
+from distill_ray.engine.actions import ReadKeys, SendWork
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import (
     Event,
     Failure,
     Flushed,
     KeysRead,
-    ReadKeys,
+    Purpose,
     ReplicaLost,
     ReplicaReady,
-    SendWork,
+    RowsLost,
     WorkDone,
 )
 from distill_ray.engine.on_ray.actor import ReplicaActor
@@ -29,6 +30,7 @@ from distill_ray.engine.on_ray.placement import (
     fit_together,
     node_resources,
 )
+from distill_ray.engine.on_ray.waiting import WaitingReplicas
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
@@ -37,13 +39,18 @@ CLOSE_SECONDS = 30
 """How long a replica may take to unload before its process is ended."""
 
 
+LOOK_SECONDS = 5
+"""How long nothing may happen before it is looked whether replicas wait for room that is not there."""
+
+
 class RayExecutor:
     """Actors by (step, replica), and references to the rows they made."""
 
     def __init__(self) -> None:
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
-        self._tables: dict[int, Any] = {}
+        self._waiting = WaitingReplicas()
+        self._blocks: dict[int, Any] = {}
         self._setups: dict[tuple[str, bool], Any] = {}
         self._closing: dict[Any, Any] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -65,36 +72,38 @@ class RayExecutor:
         actor: Any = ray.remote(ReplicaActor)
         handle = actor.options(**actor_options(resources)).remote(sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
+        self._waiting.add(step, replica, resources)
         if (step, setup.joins) not in self._setups:
             self._setups[step, setup.joins] = ray.put(_pickled(step, setup))
         loading = handle.load.remote(step, self._setups[step, setup.joins], replica, _search_path())
 
-        def loaded(failure: Failure | None) -> ReplicaReady:
-            self._loaded.add((step, replica))
-            return ReplicaReady(step, replica, failure)
-
-        self._when_done(loading, step, replica, loaded)
+        self._when_done(loading, step, replica, lambda failure: ReplicaReady(step, replica, failure))
 
     def send(self, work: SendWork) -> None:
         """Call a replica."""
         actor = self._actors[work.step, work.replica]
-        tables = [self._tables[block] for block in work.live]
-        block = work.work.block
-        table, record = actor.run.options(num_returns=2).remote(work.work, *tables)
-        self._tables[block] = table
-        self._when_done(
-            record, work.step, work.replica, lambda result: WorkDone(work.step, work.replica, block, result)
-        )
+        handed_over = {block: self._blocks[block] for block in work.live}
+        step, replica, block = work.step, work.replica, work.work.block
+        made, record = actor.run.options(num_returns=2).remote(work.work, *handed_over.values())
+        if work.work.purpose is not Purpose.KEEP:
+            self._blocks[block] = made
+
+        def lost(error: Exception) -> RowsLost:
+            return RowsLost(step, _lost_blocks(error, handed_over), replica, block)
+
+        self._when_done(record, step, replica, lambda result: WorkDone(step, replica, block, result), lost)
 
     def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
         """Work out the digests of some columns of rows, wherever they are."""
         # Without a CPU of its own: all may be taken by replicas that wait for what this finds out.
         task: Any = ray.remote(num_cpus=0, max_retries=2)(read_keys)
-        found = task.remote(asked, self._tables[asked.block] if rows is None else rows)
+        found = task.remote(asked, self._blocks[asked.block] if rows is None else rows)
 
         def report(future: Any) -> None:
             try:
                 self._events.put(future.result())
+            except ray.exceptions.ObjectLostError:
+                self._events.put(RowsLost(asked.step, (asked.block,)))
             except Exception as error:
                 message = f"its input could not be read: {type(error).__name__}: {error}"
                 failure = Failure(asked.step, message)
@@ -120,12 +129,13 @@ class RayExecutor:
         if (step, replica) in self._loaded:
             self.stop(step, replica)
         else:
+            self._waiting.discard(step, replica)
             ray.kill(self._actors.pop((step, replica)))
 
     def release(self, blocks: tuple[int, ...]) -> None:
         """Forget rows in memory."""
         for block in blocks:
-            self._tables.pop(block, None)
+            self._blocks.pop(block, None)
 
     def submit(self, event: Event) -> None:
         """Queue an event that did not come from a replica."""
@@ -133,7 +143,26 @@ class RayExecutor:
 
     def next_event(self) -> Event:
         """Wait for the next event."""
-        return self._events.get()
+        while True:
+            try:
+                event = self._events.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                if (vain := self._waiting.look({step for step, _ in self._loaded})) is not None:
+                    return vain
+                continue
+            self._note(event)
+            return event
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, ReplicaReady):
+            self._loaded.add((event.step, event.replica))
+            self._waiting.discard(event.step, event.replica)
+        elif isinstance(event, ReplicaLost):
+            self._loaded.discard((event.step, event.replica))
+            self._waiting.discard(event.step, event.replica)
+            actor = self._actors.pop((event.step, event.replica), None)
+            if actor is not None:
+                ray.kill(actor)  # it may only be out of reach: others do its work from now on
 
     def close(self) -> None:
         """Let replicas that were stopped unload; end the others."""
@@ -145,17 +174,33 @@ class RayExecutor:
             ray.kill(actor)
         self._actors.clear()
         self._closing.clear()
-        self._tables.clear()
+        self._blocks.clear()
 
-    def _when_done(self, ref: Any, step: str, replica: int, event: Callable[[Any], Event]) -> None:
+    def _when_done(
+        self,
+        ref: Any,
+        step: str,
+        replica: int,
+        event: Callable[[Any], Event],
+        lost: Callable[[Exception], Event] | None = None,
+    ) -> None:
         def report(future: Any) -> None:
             try:
                 self._events.put(event(future.result()))
             except BaseException as error:
+                if lost is not None and isinstance(error, ray.exceptions.ObjectLostError):
+                    self._events.put(lost(error))
+                    return
                 # Whatever it is, the call is lost; the scheduler says for which rows.
                 self._events.put(ReplicaLost(step, replica, type(error).__name__, str(error)))
 
         ref.future().add_done_callback(report)
+
+
+def _lost_blocks(error: Exception, handed_over: Mapping[int, Any]) -> tuple[int, ...]:
+    """Which of the rows that a call was handed are gone; none: what it had to say is."""
+    gone = getattr(getattr(error, "cause", None) or error, "object_ref_hex", None)
+    return tuple(block for block, ref in handed_over.items() if ref.hex() == gone)
 
 
 def _pickled(step: str, setup: WorkerSetup) -> bytes:

@@ -53,13 +53,19 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
         ResourceError: names what the step asks for and what the nodes have.
     """
     asked = wanted(resources)
-    if any(_holds(node, asked) for node in nodes):
+    if is_placeable(resources, nodes):
         return
     have = "; ".join(str({name: node.get(name, 0) for name in asked}) for node in nodes)
     raise ResourceError(
         f"Step '{step}' declares {asked} for each replica, which no node of the cluster has ({have}). "
         "Lower `resources` of the step, or add a node that has them."
     )
+
+
+def is_placeable(resources: StepResources, nodes: Sequence[Amounts]) -> bool:
+    """Whether some node could hold a replica, if it held nothing else."""
+    asked = wanted(resources)
+    return any(_holds(node, asked) for node in nodes)
 
 
 def fit_together(replicas: Sequence[StepResources], nodes: Sequence[Amounts]) -> bool:

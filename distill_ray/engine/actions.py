@@ -1,0 +1,112 @@
+"""What the scheduler says is to be done. Each action counts as under way as soon as it was said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from distill_ray.engine.messages import StoredPart, Work
+
+
+@dataclass(frozen=True)
+class StartReplica:
+    """Create a replica and load it.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        joins: it only puts stored rows together with changed ones: the step is not loaded, and it needs none
+            of the step's resources.
+    """
+
+    step: str
+    replica: int
+    joins: bool = False
+
+
+@dataclass(frozen=True)
+class SendWork:
+    """Call a replica; ``live`` names the blocks to hand over as tables, in order."""
+
+    step: str
+    replica: int
+    work: Work
+    live: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadKeys:
+    """Work out the digests of some columns of a block's rows.
+
+    Attributes:
+        step: the row-wise step that asks.
+        block: the block.
+        columns: the columns.
+        source: the part to read; None: the rows are in memory.
+        first_row: number of the block's first row in that part.
+    """
+
+    step: str
+    block: int
+    columns: tuple[str, ...]
+    source: StoredPart | None
+    first_row: int = 0
+
+
+@dataclass(frozen=True)
+class FindParts:
+    """See what a lost replica had written."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class FlushReplica:
+    """Have a replica write all it has."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class StopReplica:
+    """Unload a replica and give its resources back."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class AbandonReplica:
+    """End a replica that is not up yet: the rest of its step was done without it."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class CommitOutput:
+    """Write the manifest of a step all of whose rows are stored."""
+
+    step: str
+
+
+@dataclass(frozen=True)
+class ReleaseBlocks:
+    """Forget these rows in memory: nobody needs them, or they can be read from their parts."""
+
+    blocks: tuple[int, ...]
+
+
+Action: TypeAlias = (
+    StartReplica
+    | SendWork
+    | ReadKeys
+    | FindParts
+    | FlushReplica
+    | StopReplica
+    | AbandonReplica
+    | CommitOutput
+    | ReleaseBlocks
+)

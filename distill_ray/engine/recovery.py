@@ -1,0 +1,226 @@
+"""What becomes of a lost replica's work: done by others, and what it made is saved, or made again.
+
+A replica dies with its process or with its node. Calls that it had under way are given to others. Rows that
+it had made are looked for among its parts; those that are in none are written by another replica while they
+are still in memory, and are made again where they are not. If they come out differently then, other steps may
+have gone on with rows that nobody can store: the run is planned anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.writer import WrittenPart
+from distill_ray.engine.actions import Action, FindParts, SendWork
+from distill_ray.engine.blocks import Blocks
+from distill_ray.engine.messages import (
+    Failure,
+    PartsFound,
+    Purpose,
+    ReplicaLost,
+    RowsLost,
+    Work,
+    WorkDone,
+    WorkRecord,
+)
+from distill_ray.engine.replicas import relieve, start_joining, start_replicas
+from distill_ray.engine.sending import send_work
+from distill_ray.engine.step_state import MAX_DEATHS, Batch, Phase, StepState, Unsaved
+
+
+def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failure | None:
+    """Take back all that a replica had; return why the run cannot go on, if it cannot."""
+    del state.replicas[event.replica]
+    state.deaths += 1
+    problem = _take_calls_back(state, event)
+    blocks.forsake(state.spec.name, event.replica)
+    orphans = {block: made for block, made in state.unsaved.items() if made.replica == event.replica}
+    for block, made in orphans.items():
+        del state.unsaved[block]
+        state.orphans[block] = made
+        _need(made.batches, blocks)
+    if orphans:
+        state.to_search.append(event.replica)
+        if state.phase is Phase.FLUSHING:
+            state.phase = Phase.RUNNING
+    if problem is None and state.deaths > MAX_DEATHS * state.spec.replicas:
+        return _gone(event, f"{state.deaths} replicas died in a row, the last one", None)
+    return problem
+
+
+def _take_calls_back(state: StepState, event: ReplicaLost) -> Failure | None:
+    """Let others do what the replica was to do; its death is put down to the call that was running."""
+    taken = {block: call for block, call in state.calls.items() if call[0] == event.replica}
+    batches: list[Batch] = []
+    for number, (block, (_, of_call)) in enumerate(taken.items()):
+        del state.calls[block]
+        state.returned.pop(block, None)
+        if block not in state.orphans:
+            died = int(number == 0)  # the others were queued behind it
+            batches += [replace(batch, deaths=batch.deaths + died) for batch in of_call]
+    _put_back(state, batches)
+    deadly = next((batch for batch in batches if batch.deaths >= MAX_DEATHS), None)
+    if deadly is None:
+        return None
+    rows = deadly.first_row, deadly.end_row
+    return _gone(event, f"{MAX_DEATHS} replicas died at these rows, the last one", rows)
+
+
+def _put_back(state: StepState, batches: Sequence[Batch]) -> None:
+    for batch in reversed(batches):
+        state.pending_of(batch.purpose).appendleft(batch)
+
+
+def _gone(event: ReplicaLost, who: str, rows: tuple[int, int] | None) -> Failure:
+    return Failure(
+        event.step,
+        f"{who} with '{event.reason}'. Out of memory, or a crash in native code? Run again to go on: what is "
+        "stored is not computed again.",
+        event.detail,
+        rows,
+    )
+
+
+def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -> Failure | None:
+    """Rows in memory are gone: they are read from their parts from now on, or saved or made again first.
+
+    Returns:
+        Why the run must be planned anew, if it must.
+    """
+    for block in event.blocks:
+        if blocks.lose(block):
+            steps[blocks.step_of(block)].lost.add(block)
+    state = steps[event.step]
+    if event.call is None:
+        state.asked_for_keys.difference_update(event.blocks)
+    elif event.replica in state.replicas and event.call in state.calls:
+        state.replicas[event.replica].calls -= 1
+        _, batches = state.calls.pop(event.call)
+        if event.call not in state.orphans:
+            if state.spec.kind == "generator":  # it has gone on
+                return _differently(state, "cannot be made again by themselves")
+            _put_back(state, batches)
+    return None
+
+
+def parts_written(state: StepState, parts: Sequence[WrittenPart], blocks: Blocks) -> None:
+    """Rows have reached the storage: nobody's death can take them any more."""
+    for part in parts:
+        state.parts.add(part.entry.name)
+        blocks.written(part)
+        for block, _ in part.blocks:
+            state.unsaved.pop(block, None)
+            state.lost.discard(block)
+            if (made := state.orphans.pop(block, None)) is not None:
+                _done(made.batches, blocks)
+
+
+def parts_found(state: StepState, event: PartsFound, blocks: Blocks) -> None:
+    """Find a lost replica's rows in parts that it did not come to speak of: it wrote them in their order."""
+    state.searched.discard(event.replica)
+    waiting = [block for block, made in state.orphans.items() if made.replica == event.replica]
+    for entry, index in event.parts:
+        if entry.name in state.parts or index.replaces:
+            continue
+        found, end = [], 0
+        while waiting:
+            digests = state.orphans[waiting[0]].digests
+            start, end = end, end + len(digests)
+            if index.digests[start:end] != digests:
+                break
+            found.append((waiting.pop(0), start // DIGEST_SIZE))
+        parts_written(state, [WrittenPart(entry, tuple(found))], blocks)
+
+
+def recover(state: StepState, blocks: Blocks) -> Iterator[Action]:
+    """Have saved what lost replicas made, once it is known what they had written."""
+    while state.to_search:
+        replica = state.to_search.pop()
+        state.searched.add(replica)
+        yield FindParts(state.spec.name, replica)
+    if state.lost:
+        yield from relieve(state)  # a replica that lives may have them in parts soon
+    if state.searched:
+        return
+    for block in [block for block in state.orphans if block not in state.calls]:
+        if blocks.is_live(block):
+            yield from _keep(state, block)
+        else:
+            yield from _make_again(state, block, blocks)
+
+
+def _keep(state: StepState, block: int) -> Iterator[Action]:
+    """Have rows that are in memory written by the replica without a step: it is there soon."""
+    yield from start_joining(state)
+    replica = state.free_replica(joins=True)
+    if replica is not None:
+        state.call(replica, block, ())
+        work = Work(block, sources=(None,), purpose=Purpose.KEEP)
+        yield SendWork(state.spec.name, replica, work, (block,))
+
+
+def _make_again(state: StepState, block: int, blocks: Blocks) -> Iterator[Action]:
+    batches = state.orphans[block].batches
+    if not batches or not are_there(batches, blocks):
+        return
+    joins = batches[0].purpose is Purpose.JOIN
+    yield from start_joining(state) if joins else start_replicas(state)
+    replica = state.free_replica(joins=joins)
+    if replica is not None:
+        state.call(replica, block, batches)
+        yield send_work(state.spec.name, replica, block, batches, blocks)
+
+
+def are_there(batches: Sequence[Batch], blocks: Blocks) -> bool:
+    """Whether all rows of batches can be read."""
+    return all(blocks.is_there(piece.block) for batch in batches for piece in batch.slices)
+
+
+def beyond_recovery(state: StepState, blocks: Blocks) -> Failure | None:
+    """Why rows of a generator that were lost cannot be made again by themselves, if there are any."""
+    if state.spec.kind != "generator" or not state.lost or not state.all_searched:
+        return None
+    if all(block not in state.orphans or blocks.is_there(block) for block in state.lost):
+        return None
+    return _differently(state, "cannot be made again by themselves")
+
+
+def recovered(state: StepState, event: WorkDone, blocks: Blocks) -> Failure | None:
+    """Rows of a lost replica are in the hands of another; say why the run must be planned anew, if so."""
+    made = state.orphans[event.block]
+    _, batches = state.calls.pop(event.block)
+    record = event.record
+    if record.failure is not None:
+        return None
+    state.counters.seconds += record.seconds
+    if batches:
+        if not _is_same(made, record):
+            return _differently(state, "came out differently when they were made again")
+        blocks.made(event.block, record.nbytes, event.replica)
+        state.lost.discard(event.block)
+    del state.orphans[event.block]
+    _done(made.batches, blocks)
+    state.unsaved[event.block] = replace(made, replica=event.replica)
+    return None
+
+
+def _is_same(made: Unsaved, record: WorkRecord) -> bool:
+    return made.counts == record.counts and made.digests == record.digests
+
+
+def _differently(state: StepState, what: str) -> Failure:
+    message = f"rows that were lost with a node before they were stored {what}"
+    return Failure(state.spec.name, message, damaged=True)
+
+
+def _need(batches: Sequence[Batch], blocks: Blocks) -> None:
+    for batch in batches:
+        for piece in batch.slices:
+            blocks.need(piece)
+
+
+def _done(batches: Sequence[Batch], blocks: Blocks) -> None:
+    for batch in batches:
+        blocks.done(batch.slices)

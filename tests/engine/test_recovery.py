@@ -1,0 +1,330 @@
+"""Replicas die at any moment, alone or with what their node held in memory: each row is right, and stored."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.cache.unit_index import UnitIndex
+from distill_ray.cache.writer import WrittenPart
+from distill_ray.engine.actions import (
+    AbandonReplica,
+    CommitOutput,
+    FindParts,
+    FlushReplica,
+    ReleaseBlocks,
+    SendWork,
+    StartReplica,
+    StopReplica,
+)
+from distill_ray.engine.messages import (
+    Committed,
+    Event,
+    Flushed,
+    PartsFound,
+    Purpose,
+    ReplicaLost,
+    ReplicaReady,
+    RowsLost,
+    WorkDone,
+    WorkRecord,
+)
+from distill_ray.engine.scheduler import Scheduler
+from distill_ray.engine.step_state import MAX_DEATHS, StepSpec
+
+Name = tuple[str, int]
+
+
+@dataclass
+class Writer:
+    """What a replica has made and not written, and written and not reported."""
+
+    unwritten: list[tuple[int, list[int]]] = field(default_factory=list)
+    unreported: list[WrittenPart] = field(default_factory=list)
+
+
+@dataclass
+class Mortals:
+    """Rows are numbers; a replica adds 1000 to each. Some die, some with all rows of theirs in memory.
+
+    Attributes:
+        rows: how many the generator gives.
+        seed: of all that is by chance.
+        kills: how many replicas die.
+        noise: what is added to each row of a block at random: steps that never give the same twice.
+    """
+
+    rows: int
+    seed: int
+    kills: int
+    noise: bool = False
+    alive: dict[Name, Writer] = field(default_factory=dict)
+    memory: dict[int, tuple[Name, list[int]]] = field(default_factory=dict)
+    parts: dict[str, list[int]] = field(default_factory=dict)
+    by: dict[Name, list[PartEntry]] = field(default_factory=dict)
+    at: dict[Name, int] = field(default_factory=dict)
+    waiting: list[tuple[Name | None, Event]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+
+    def run(self, scheduler: Scheduler) -> None:
+        for _ in range(50_000):
+            if scheduler.finished:
+                return
+            for action in scheduler.actions():
+                self.do(action)
+            if scheduler.finished:
+                return
+            if self.kills and self.alive and self.dice.random() < 0.15:
+                self.kill(scheduler)
+            assert self.waiting, "nothing is under way, yet the scheduler has not finished"
+            _, event = self.waiting.pop(self.dice.randrange(len(self.waiting)))
+            scheduler.handle(event)
+        raise AssertionError("the scheduler comes to no end")
+
+    def kill(self, scheduler: Scheduler) -> None:
+        step, replica = victim = self.dice.choice(sorted(self.alive))
+        state = scheduler.steps[step]
+        under_way = [batch for _, batches in state.calls.values() for batch in batches]
+        charged = max((batch.deaths for batch in (*under_way, *state.pending)), default=0)
+        if max(charged, state.deaths) >= MAX_DEATHS - 1 or any(of is None for of, _ in self.waiting):
+            return  # too many deaths at the same rows would end the run
+        self.kills -= 1
+        del self.alive[victim]
+        # Some of its answers are on their way already; the others are never heard of.
+        self.waiting = [(of, e) for of, e in self.waiting if of != victim or self.dice.random() < 0.3]
+        if self.dice.random() < 0.5:
+            self.memory = {block: made for block, made in self.memory.items() if made[0] != victim}
+        self.waiting.append((None, ReplicaLost(step, replica, "killed")))
+
+    def say(self, of: Name, event: Event) -> None:
+        self.waiting.append((of, event))
+
+    def do(self, action: object) -> None:
+        if isinstance(action, StartReplica):
+            name = action.step, action.replica
+            self.alive[name] = Writer()
+            self.say(name, ReplicaReady(*name))
+        elif isinstance(action, SendWork | FlushReplica):
+            name = action.step, action.replica
+            if name not in self.alive:
+                return  # nobody hears it
+            if isinstance(action, SendWork):
+                self.say(name, self.work(name, action))
+            else:
+                self.write(name)
+                self.say(name, Flushed(*name, self.reported(name)))
+        elif isinstance(action, FindParts):
+            found = tuple((part, self.index(part)) for part in self.by.get((action.step, action.replica), []))
+            self.waiting.append((None, PartsFound(action.step, action.replica, found)))
+        elif isinstance(action, CommitOutput):
+            self.waiting.append((None, Committed(action.step)))
+        elif isinstance(action, ReleaseBlocks):
+            for block in action.blocks:
+                self.memory.pop(block, None)
+        else:
+            assert isinstance(action, StopReplica | AbandonReplica)
+            self.alive.pop((action.step, action.replica), None)
+
+    def work(self, name: Name, action: SendWork) -> Event:
+        work, writer = action.work, self.alive[name]
+        gone = tuple(block for block in action.live if block not in self.memory)
+        if gone:
+            return RowsLost(action.step, gone, action.replica, work.block)
+        counts: list[int] = []
+        last = False
+        if work.purpose is Purpose.KEEP:
+            made = None
+            writer.unwritten.append((work.block, self.memory[work.block][1]))
+        elif not work.batches:
+            start = self.at.setdefault(name, work.offset)
+            made = list(range(start, min(start + 7, self.rows)))
+            self.at[name] = start + len(made)
+            counts, last = [len(made)] if made else [], self.at[name] >= self.rows
+        else:
+            made = [1000 + row + self.noise * self.dice.randrange(1, 9) * 10_000 for row in self.read(action)]
+            counts = [batch.rows for batch in work.batches]
+        if made is not None:
+            self.memory[work.block] = name, made
+            if counts:
+                writer.unwritten.append((work.block, made))
+        if self.dice.random() < 0.4:
+            self.write(name)
+        digests = b"".join(map(digest_of, made or []))
+        record = WorkRecord(
+            len(counts),
+            tuple(counts),
+            digests,
+            nbytes=len(digests),
+            seconds=0.001,
+            last=last,
+            written=self.reported(name),
+        )
+        return WorkDone(*name, work.block, record)
+
+    def read(self, action: SendWork) -> list[int]:
+        live = iter(action.live)
+        sources = [
+            self.memory[next(live)][1] if source is None else self.parts[source.name]
+            for source in action.work.sources
+        ]
+        (ranges,) = action.work.inputs
+        return [row for r in ranges for row in sources[r.source][r.start : r.start + r.rows]]
+
+    def write(self, name: Name) -> None:
+        writer = self.alive[name]
+        if not writer.unwritten:
+            return
+        entry = PartEntry(f"{name[0]}-{name[1]}-{len(self.parts):05d}", 1)
+        rows: list[int] = []
+        places = []
+        for block, made in writer.unwritten:
+            places.append((block, len(rows)))
+            rows += made
+        self.parts[entry.name] = rows
+        self.by.setdefault(name, []).append(entry)
+        writer.unreported.append(WrittenPart(entry, tuple(places)))
+        writer.unwritten = []
+
+    def reported(self, name: Name) -> tuple[WrittenPart, ...]:
+        writer = self.alive[name]
+        said, writer.unreported = tuple(writer.unreported), []
+        return said
+
+    def index(self, part: PartEntry) -> UnitIndex:
+        digests = b"".join(map(digest_of, self.parts[part.name]))
+        return UnitIndex(b"", (len(digests) // DIGEST_SIZE,), digests, "run")
+
+
+def digest_of(value: int) -> bytes:
+    return value.to_bytes(16, "big")
+
+
+def stored_output(scheduler: Scheduler, mortals: Mortals, step: str) -> list[int]:
+    """What a step's manifest would say: its rows as they stand in parts."""
+    rows: list[int] = []
+    for piece in scheduler.steps[step].segments:
+        place = scheduler.blocks.stored_at(piece.block)
+        assert place is not None, "rows are in the output that are in no part"
+        part, first = place
+        rows += mortals.parts[part.name][first + piece.start : first + piece.start + piece.rows]
+    return rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.integers(0, 150),
+    batch=st.integers(1, 20),
+    replicas=st.integers(1, 3),
+    kills=st.integers(0, 6),
+    live_bytes=st.sampled_from([0, 500, 100_000]),
+    seed=st.integers(0, 100_000),
+)
+def test_whoever_dies_each_row_is_stored_once_and_in_order(
+    rows: int, batch: int, replicas: int, kills: int, live_bytes: int, seed: int
+) -> None:
+    scheduler = Scheduler(
+        [
+            StepSpec("load", kind="generator"),
+            StepSpec("one", ("load",), batch_size=batch, replicas=replicas),
+            StepSpec("two", ("one",), batch_size=3, replicas=2),
+            StepSpec("all", ("two",), kind="global"),
+        ],
+        live_bytes=live_bytes,
+    )
+    mortals = Mortals(rows, seed, kills)
+    mortals.run(scheduler)
+    if scheduler.failure is not None:
+        # Only rows of a generator cannot be made again by themselves: the run is planned anew.
+        assert scheduler.failure.damaged, scheduler.failure
+        assert scheduler.failure.step == "load"
+        return
+    for number, step in enumerate(("load", "one", "two", "all")):
+        assert stored_output(scheduler, mortals, step) == [1000 * number + row for row in range(rows)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 100_000), kills=st.integers(0, 4), replicas=st.integers(1, 3))
+def test_rows_that_come_out_differently_are_never_joined_with_what_was_made_of_the_first_ones(
+    seed: int, kills: int, replicas: int
+) -> None:
+    scheduler = Scheduler(
+        [
+            StepSpec("load", kind="generator"),
+            StepSpec("asks", ("load",), batch_size=5, replicas=replicas),
+            StepSpec("copies", ("asks",), batch_size=3),
+        ]
+    )
+    mortals = Mortals(80, seed, kills, noise=True)
+    mortals.run(scheduler)
+    if scheduler.failure is not None:
+        assert scheduler.failure.damaged, "the run is planned anew, it does not end"
+        return
+    asked = stored_output(scheduler, mortals, "asks")
+    copied = stored_output(scheduler, mortals, "copies")
+    assert [row % 10_000 for row in asked] == [1000 + row for row in range(80)]
+    assert [(b - a - 1000) % 10_000 for a, b in zip(asked, copied, strict=True)] == [0] * 80
+
+
+def started(*specs: StepSpec) -> Scheduler:
+    scheduler = Scheduler(specs)
+    ready(scheduler)
+    return scheduler
+
+
+def ready(scheduler: Scheduler) -> list[SendWork]:
+    """Let all replicas that are started load; return the calls that are made then."""
+    sent: list[SendWork] = []
+    while starting := [action for action in scheduler.actions() if not isinstance(action, ReleaseBlocks)]:
+        for action in starting:
+            if isinstance(action, StartReplica):
+                scheduler.handle(ReplicaReady(action.step, action.replica))
+            elif isinstance(action, SendWork):
+                sent.append(action)
+    return sent
+
+
+def test_what_a_lost_replica_had_still_on_its_way_is_passed_over() -> None:
+    scheduler = Scheduler([StepSpec("load", kind="generator")])
+    first, *_ = ready(scheduler)
+    scheduler.handle(ReplicaLost("load", 0, "ActorDiedError"))
+    scheduler.handle(WorkDone("load", 0, first.work.block, WorkRecord(1, (1,), digest_of(1))))
+    scheduler.handle(Flushed("load", 0))
+    assert scheduler.failure is None
+    assert scheduler.steps["load"].counters.rows_out == 0
+    again, *_ = ready(scheduler)
+    assert (again.replica, again.work.offset) == (1, 0)
+
+
+def test_rows_at_which_replicas_keep_dying_end_the_run_and_are_named() -> None:
+    scheduler = Scheduler([StepSpec("load", kind="generator"), StepSpec("one", ("load",), batch_size=2)])
+    load, *_ = ready(scheduler)
+    rows = b"".join(map(digest_of, range(4)))
+    scheduler.handle(WorkDone("load", 0, load.work.block, WorkRecord(1, (4,), rows, last=True)))
+    calls = [each for each in ready(scheduler) if each.step == "one"]
+    for death in range(MAX_DEATHS):
+        assert scheduler.failure is None
+        assert [batch.rows for batch in calls[0].work.batches] == [2], "by itself, once one died at it"
+        scheduler.handle(ReplicaLost("one", calls[0].replica, "ActorDiedError", "exit code 139"))
+        calls = [each for each in ready(scheduler) if each.step == "one"]
+        assert calls or death == MAX_DEATHS - 1
+    assert scheduler.failure is not None
+    assert scheduler.failure.rows == (0, 2)
+    assert "3 replicas died at these rows" in scheduler.failure.message
+
+
+def test_replicas_that_die_before_they_have_done_anything_end_the_run() -> None:
+    scheduler = Scheduler([StepSpec("load", kind="generator")])
+    list(scheduler.actions())
+    for replica in range(MAX_DEATHS + 1):
+        assert scheduler.failure is None
+        scheduler.handle(ReplicaLost("load", replica, "ActorDiedError"))
+        list(scheduler.actions())
+    assert scheduler.failure is not None
+    assert "4 replicas died in a row" in scheduler.failure.message
