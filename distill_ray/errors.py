@@ -11,6 +11,7 @@ DistillRayError
 │   ├── CorruptObjectError   an object is not what was written
 │   └── FormatVersionError   the cache root was made by another format of distill_ray
 ├── ResourceError       no node can ever hold what a step declares
+│   └── ClusterError     a Ray cluster cannot be reached, or does not take a job
 ├── StepError           a step raised while running
 │   └── DamagedPartError    rows that a step needs are stored no more: another attempt computes them
 └── RunInterruptedError the run was stopped; run it again to resume
@@ -61,6 +62,10 @@ class FormatVersionError(StorageError):
 
 class ResourceError(DistillRayError):
     """No node has the resources that a step declares."""
+
+
+class ClusterError(ResourceError):
+    """A Ray cluster cannot be reached, or does not take a job."""
 
 
 class StepError(DistillRayError):

@@ -32,6 +32,7 @@ from distill_ray.cli.plan import plan
 from distill_ray.cli.run import run
 from distill_ray.cli.script import ScriptError
 from distill_ray.cli.stdout import only_json
+from distill_ray.cli.submit import submit
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.StepError, 1),
@@ -81,7 +82,7 @@ def cli() -> None:
     """
 
 
-for command in (run, plan, explain, demo, cache):
+for command in (run, submit, plan, explain, demo, cache):
     cli.add_command(command)
 
 

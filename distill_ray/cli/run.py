@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +15,70 @@ from distill_ray.cli.script import load_pipeline
 if TYPE_CHECKING:
     from distill_ray.distiset import Distiset
     from distill_ray.pipeline.guarding import OnBusy
-    from distill_ray.pipeline.running import Engine
+    from distill_ray.pipeline.running import CacheScope, Engine
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is given to a run, wherever it runs.
+
+    Attributes:
+        on_busy: what to do about steps that another run computes.
+        verify: share of the reused units that are computed again to compare.
+        cache_scope: whether other pipelines share the outputs; None leaves it to the pipeline.
+        read_only: write nothing into the cache.
+    """
+
+    on_busy: OnBusy
+    verify: float
+    cache_scope: CacheScope | None
+    read_only: bool
+
+
+def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
+    """Give the command what a run can be given as one `RunOptions`."""
+
+    @functools.wraps(command)
+    def gathered(
+        *, on_busy: OnBusy, verify: float, cache_scope: CacheScope | None, read_only: bool, **others: Any
+    ) -> Record:
+        return command(run_options=RunOptions(on_busy, verify, cache_scope, read_only), **others)
+
+    for option in (
+        click.option(
+            "--read-only",
+            is_flag=True,
+            help="Write nothing into the cache, and so compute nothing: what is not there is an error.",
+        ),
+        click.option(
+            "--cache-scope",
+            type=click.Choice(["shared", "pipeline"]),
+            help="Share outputs with all pipelines that use the cache, or keep them to this one. "
+            "[default: the pipeline's own]",
+        ),
+        click.option(
+            "--verify",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            metavar="SHARE",
+            help="Compute this share of the reused rows again, from 0 to 1, and report how many differ.",
+        ),
+        click.option(
+            "--on-busy",
+            type=click.Choice(["wait", "compute", "fail"]),
+            default="wait",
+            show_default=True,
+            help="What to do about steps that another run computes at this moment.",
+        ),
+    ):
+        gathered = option(gathered)
+    return gathered
 
 
 @click.command()
 @click.argument("script", metavar="SCRIPT[:PIPELINE]")
 @common_options
+@run_options
 @click.option(
     "--engine",
     type=click.Choice(["ray", "inline"]),
@@ -25,14 +86,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where steps run; inline is this process, where breakpoints work.",
 )
-@click.option(
-    "--on-busy",
-    type=click.Choice(["wait", "compute", "fail"]),
-    default="wait",
-    show_default=True,
-    help="What to do about steps that another run computes at this moment.",
-)
-def run(script: str, engine: Engine, on_busy: OnBusy, options: Options) -> Record:
+def run(script: str, engine: Engine, run_options: RunOptions, options: Options) -> Record:
     """Run the pipeline of SCRIPT, computing what the cache does not hold yet.
 
     The pipeline is made at SCRIPT's top level; what stands under `if __name__ == "__main__"` is not run.
@@ -44,8 +98,17 @@ def run(script: str, engine: Engine, on_busy: OnBusy, options: Options) -> Recor
           --param generation.llm.generation_kwargs.temperature=0.3
     """
     pipeline = load_pipeline(script, options.cache_dir)
-    parameters = parse_parameters(pipeline, options.params)
-    distiset = pipeline.run(parameters, use_cache=options.use_cache, engine=engine, on_busy=on_busy)
+    if run_options.cache_scope:
+        pipeline.cache_scope = run_options.cache_scope
+    if run_options.read_only:
+        pipeline.cache_read_only = True
+    distiset = pipeline.run(
+        parse_parameters(pipeline, options.params),
+        use_cache=options.use_cache,
+        engine=engine,
+        verify=run_options.verify,
+        on_busy=run_options.on_busy,
+    )
     if not options.as_json:
         click.echo(repr(distiset))
     return run_record(distiset)

@@ -30,7 +30,7 @@ def load_pipeline(target: str, cache_dir: tuple[str, ...] = ()) -> Pipeline:
         ParameterError: there is no such script, or not exactly one pipeline of that name in it.
         ScriptError: the script raised.
     """
-    path, wanted = _split(target)
+    path, wanted = split_target(target)
     pipelines = {name: value for name, value in _run(path).items() if isinstance(value, Pipeline)}
     if not pipelines:
         raise ParameterError(
@@ -55,7 +55,12 @@ def load_pipeline(target: str, cache_dir: tuple[str, ...] = ()) -> Pipeline:
     return pipeline
 
 
-def _split(target: str) -> tuple[Path, str]:
+def split_target(target: str) -> tuple[Path, str]:
+    """The script and the pipeline in ``SCRIPT[:PIPELINE]``; the latter may be empty.
+
+    Raises:
+        ParameterError: there is no such script.
+    """
     path = Path(target)
     wanted = ""
     if not path.exists() and ":" in target:
