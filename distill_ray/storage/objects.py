@@ -107,9 +107,10 @@ class ObjectStorage:
         return True
 
     def _send(self, path: str, data: bytes, **how: Any) -> None:
-        if _BOUNDARY in data:
+        filesystem = self._filesystem
+        if _BOUNDARY in data and speaks(filesystem, "gs"):
             how["chunksize"] = len(data)  # the way of large objects, in which nothing is framed
-        self._filesystem.pipe_file(self._at(path), data, **how)
+        filesystem.pipe_file(self._at(path), data, **how)
 
     def _delete(self, path: str) -> None:
         with self._errors("delete", path), suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ import pytest
 
 from distill_ray.storage import LayeredStorage, Storage, open_storage
 from distill_ray.testing import StorageContract
+from tests.azure_server import AzureRoot
 from tests.gcs_server import GcsRoot
 from tests.s3_server import S3Root
 
@@ -34,6 +35,12 @@ class TestS3Storage(StorageContract):
     @pytest.fixture
     def storage(self, s3_root: S3Root) -> Storage:
         return open_storage(s3_root.url, s3_root.storage_options)
+
+
+class TestAzureStorage(StorageContract):
+    @pytest.fixture
+    def storage(self, azure_root: AzureRoot) -> Storage:
+        return open_storage(azure_root.url, azure_root.storage_options)
 
 
 class TestLayeredStorage(StorageContract):
