@@ -40,7 +40,7 @@ from distill_ray.observe.report import RunReport
 from distill_ray.pipeline.guarding import Guard, OnBusy, guarded
 from distill_ray.pipeline.run_records import RunRecords
 from distill_ray.plan import Plan, StepPlan, make_plan, renewed
-from distill_ray.storage import ReadOnlyStorage, open_storage
+from distill_ray.storage import ReadOnlyStorage, is_shared, open_storage
 
 Engine: TypeAlias = Literal["ray", "inline"]
 CacheScope: TypeAlias = Literal["shared", "pipeline"]
@@ -164,6 +164,11 @@ def run(request: RunRequest) -> RunResult:
         raise ParameterError(f"on_busy cannot be '{request.on_busy}': choose 'wait', 'compute' or 'fail'.")
     if not isinstance(request.verify, int | float) or not 0 <= request.verify <= 1:
         raise ParameterError(f"verify is a share of the reused units, from 0 to 1, not {request.verify!r}.")
+    if request.engine == "ray" and (alone := [u for u in cache_roots(request.cache_dir) if not is_shared(u)]):
+        raise ParameterError(
+            f"Only the process that writes to '{alone[0]}' sees what stands there, and Ray's workers are "
+            "processes of their own: run with engine='inline', or choose a folder or a bucket as cache_dir."
+        )
     started = time.monotonic()
     store = open_store(request)
     catalog = _catalog(request, store)

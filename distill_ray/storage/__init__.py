@@ -10,7 +10,7 @@ from distill_ray.storage.local import LocalStorage
 from distill_ray.storage.objects import ObjectStorage
 from distill_ray.storage.protocol import Storage
 from distill_ray.storage.read_only import ReadOnlyStorage
-from distill_ray.storage.root import open_storage
+from distill_ray.storage.root import is_shared, open_storage
 from distill_ray.storage.urls import expand, identity, open_url
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Storage",
     "expand",
     "identity",
+    "is_shared",
     "open_storage",
     "open_url",
 ]

@@ -19,6 +19,11 @@ _ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/(?!/).*)")
 """What `Path` makes of a URL. One letter is no scheme; a folder of such a name is meant by ``./``."""
 
 
+def is_shared(url: str) -> bool:
+    """Whether other processes see what stands there; ``memory://`` is seen by the one that wrote it."""
+    return not any(part.startswith("memory:") for part in url.split("::"))
+
+
 def open_storage(url: str, storage_options: Mapping[str, Any] | None = None) -> Storage:
     """Open a cache root. Nothing is read or written yet.
 
