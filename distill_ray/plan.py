@@ -34,8 +34,11 @@ Decision: TypeAlias = Literal["hit", "resume", "compute", "forced", "not needed"
 class Catalog(History, Protocol):
     """What the plan asks of the cache, about several steps at once from threads of its own."""
 
-    def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
-        """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
+    def manifest(self, function: FunctionId, output_key: str, *, leaf: bool) -> tuple[Manifest | None, str]:
+        """Return the output's manifest if it can be believed, else None and why not ("": there is none).
+
+        ``leaf``: its rows are handed out, and do not flow into another step.
+        """
 
     def canonical(self, signature: str) -> str:
         """Return the signature that a function's outputs are stored under: its own, or an older one's."""
@@ -203,6 +206,16 @@ def renewed(plan: Plan, catalog: Catalog, *, use_cache: bool = True) -> Plan:
     return replace(plan, steps=_with_reasons(plan, catalog))
 
 
+def is_outdated(plan: Plan, catalog: Catalog) -> bool:
+    """Whether some output that was missing is there by now: one read for each."""
+    missing = [step.name for step in plan.steps if step.decision in ("resume", "compute")]
+
+    def ask(name: str) -> bool:
+        return catalog.manifest(plan[name].function, plan[name].output_key, leaf=False)[0] is not None
+
+    return any(_at_once(ask, missing))
+
+
 def _with_reasons(plan: Plan, catalog: Catalog) -> tuple[StepPlan, ...]:
     """The steps, those that run with what changed since the pipeline's last runs."""
     asked = [step.name for step in plan.steps if step.runs and not step.reasons]
@@ -295,7 +308,12 @@ class _Deciding:
         return needed, hits
 
     def _ask(self, names: Sequence[str]) -> None:
-        answers = _at_once(lambda name: self._catalog.manifest(self._ids[name], self._keys[name]), names)
+        leaves = self._graph.leaves()
+
+        def ask(name: str) -> tuple[Manifest | None, str]:
+            return self._catalog.manifest(self._ids[name], self._keys[name], leaf=name in leaves)
+
+        answers = _at_once(ask, names)
         self._asked.update(zip(names, answers, strict=True))
 
     def _taken(self, missing: Sequence[str]) -> dict[str, tuple[Manifest, ...]]:

@@ -54,7 +54,7 @@ class MemoryCatalog:
     listed: list[FunctionId] = field(default_factory=list)
     by_unit: bool = False
 
-    def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
+    def manifest(self, function: FunctionId, output_key: str, *, leaf: bool) -> tuple[Manifest | None, str]:
         self.asked.append(output_key)
         if output_key in self.distrusted:
             return None, self.distrusted[output_key]
@@ -261,10 +261,12 @@ def test_steps_of_one_layer_are_asked_about_at_the_same_time() -> None:
     barrier = threading.Barrier(4, timeout=10)
 
     class Slow(MemoryCatalog):
-        def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
+        def manifest(
+            self, function: FunctionId, output_key: str, *, leaf: bool
+        ) -> tuple[Manifest | None, str]:
             if function.class_name == "Node":
                 barrier.wait()
-            return super().manifest(function, output_key)
+            return super().manifest(function, output_key, leaf=leaf)
 
     assert not plan_of(graph_of(edges), Slow()).complete
 

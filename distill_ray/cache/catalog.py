@@ -14,35 +14,46 @@ from distill_ray.cache.records import (
     read_function_record,
     read_last_runs,
 )
-from distill_ray.cache.store import CacheStore
+from distill_ray.cache.store import CacheStore, missing_among
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import unreplaced
+from distill_ray.cache.use_notes import UseNote, is_note
 from distill_ray.errors import CorruptObjectError
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoreCatalog:
     """Answers from a cache root.
 
     Attributes:
         store: the root.
         by_unit: pass over complete outputs, so that everything is looked up unit by unit.
+        trusting: believe an output that flows into another step by its manifest alone, for who is about to
+            read its parts and mends what is wrong with them.
     """
 
     store: CacheStore
     by_unit: bool = False
+    trusting: bool = False
     _indexes: dict[tuple[FunctionId, PartEntry], UnitIndex] = field(
         default_factory=dict, init=False, repr=False
     )
     _damage: dict[tuple[FunctionId, PartEntry], str] = field(default_factory=dict, init=False, repr=False)
+    _notes: dict[FunctionId, frozenset[str]] = field(default_factory=dict, init=False, repr=False)
+    _runs: dict[str, LastRuns] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def damage(self) -> tuple[str, ...]:
         """What is wrong with parts that were passed over since they are not what was written."""
         return tuple(self._damage.values())
 
-    def manifest(self, function: FunctionId, output_key: str) -> tuple[Manifest | None, str]:
-        """Return the output's manifest if it can be believed, else None and why not ("": there is none)."""
+    def manifest(
+        self, function: FunctionId, output_key: str, *, leaf: bool = True
+    ) -> tuple[Manifest | None, str]:
+        """Return the output's manifest if it can be believed, else None and why not ("": there is none).
+
+        One read, and a listing: of a ``leaf`` always, of other outputs unless this catalog is ``trusting``.
+        """
         if self.by_unit:
             return None, ""
         try:
@@ -51,7 +62,11 @@ class StoreCatalog:
             return None, f"its manifest is damaged: {error}"
         if manifest is None:
             return None, ""
-        missing = self.store.missing_parts(manifest)
+        if not manifest.parts or (self.trusting and not leaf):
+            return manifest, ""
+        sizes = self.store.storage.sizes(function.parts_folder)
+        self._notes[function] = frozenset(filter(is_note, sizes))
+        missing = missing_among(sizes, manifest)
         if missing:
             return None, f"{len(missing)} of its {len(manifest.parts)} parts are gone or cut: {missing[0]}"
         return manifest, ""
@@ -78,8 +93,16 @@ class StoreCatalog:
             self._damage[function, part] = damage
 
     def last_runs(self, pipeline: str) -> LastRuns:
-        """Return the steps of the pipeline's last runs."""
-        return read_last_runs(self.store.storage, pipeline)
+        """Return the steps of the pipeline's last runs, as they were when this was first asked."""
+        if pipeline not in self._runs:
+            self._runs[pipeline] = read_last_runs(self.store.storage, pipeline)
+        return self._runs[pipeline]
+
+    def is_noted(self, note: UseNote) -> bool:
+        """Whether the root that is written to holds a note; no request where the leaf was listed already."""
+        if self.store.own is self.store.storage and note.leaf in self._notes:
+            return note.name in self._notes[note.leaf]
+        return note.name in self.store.own.sizes(note.leaf.parts_folder)
 
     def function_record(self, function: FunctionId) -> FunctionRecord | None:
         """Return what a function was made from."""

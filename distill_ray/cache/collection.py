@@ -153,7 +153,8 @@ class _Round:
         self._swept.in_use += len(written - named)
         self._remove(root, {parts.function.part(name): parts.sizes[name] for name in gone})
         if not function.outputs and not function.damaged and function.parts.keys() == gone:
-            self._storage.delete([root.path(parts.function.signature_file)])
+            rest = (parts.function.signature_file, *function.notes)
+            self._storage.delete(root.path(path) for path in rest)
         left = {name: parts.sizes[name] for name in written - named}
         return parts.model_copy(update={"sizes": left}) if left else None
 

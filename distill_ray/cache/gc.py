@@ -19,6 +19,10 @@ PRIVATE_SECONDS = 7 * 24 * 3600.0
 """Age at which an output that belongs to one run only goes: whoever ran it may still be reading the rows."""
 
 
+NOTED_SECONDS = 24 * 3600.0
+"""An output may have been used this much later than records say: see `distill_ray.cache.use_notes`."""
+
+
 @dataclass(frozen=True)
 class InUse:
     """What live runs use.
@@ -128,6 +132,14 @@ class Policy:
     def is_old(self, time: float) -> bool:
         """Whether something last used then is to go."""
         return self.older_than is not None and time < self.now - self.older_than
+
+    def is_unused(self, used: float) -> bool:
+        """Whether an output that was last used then, as records have it, is to go.
+
+        Uses on one day are recorded once, so it gets a day more; not where less than a day is asked for.
+        """
+        noted = self.older_than is not None and self.older_than >= NOTED_SECONDS
+        return self.is_old(used + NOTED_SECONDS * noted)
 
 
 @dataclass(frozen=True)
@@ -265,7 +277,7 @@ class _Marks:
                 self._drop(output.path, "parts of it are gone")
             elif output.private and policy.now - output.used > PRIVATE_SECONDS:
                 self._drop(output.path, "it belonged to a run that ended long ago")
-            elif policy.is_old(output.used):
+            elif policy.is_unused(output.used):
                 self.let_go(output.path, "not used for longer than asked")
         for part in self._facts.parts:
             if part.name in self._parts and self._is_free(part.name):

@@ -16,7 +16,8 @@ import orjson
 from distill_ray.cache import paths
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.paths import FunctionId
-from distill_ray.cache.store import READERS, CacheStore
+from distill_ray.cache.store import READERS, CacheStore, parts_among
+from distill_ray.cache.use_notes import is_note
 from distill_ray.errors import CorruptObjectError
 from distill_ray.storage import Storage
 
@@ -107,6 +108,7 @@ class StoredFunction:
         damaged: manifests that cannot be read.
         preimage: bytes of what its signature was made from; 0: there is none.
         elsewhere: bytes of parts in the roots that this one is read together with.
+        notes: paths of the notes that stand beside the parts.
     """
 
     root: Root
@@ -116,6 +118,7 @@ class StoredFunction:
     damaged: tuple[Damage, ...]
     preimage: int
     elsewhere: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -183,16 +186,18 @@ def read_function(
     # Manifests before parts: a part is there before the manifest that names it.
     outputs, damaged = sort_out(readers.map(lambda path: read_output(root.store, path), manifests))
     wrong = [output for output in outputs if output.function != function]
+    stored = storage.sizes(function.parts_folder)
     return StoredFunction(
         root=root,
         function=function,
-        parts={part.name: part.size for part in root.store.parts(function) if part.size},
+        parts={part.name: part.size for part in parts_among(stored) if part.size},
         outputs=(*(output for output in outputs if output.function == function), *private),
         damaged=(*damaged, *(_misplaced(output.path) for output in wrong)),
         preimage=storage.sizes(function.folder).get(paths.SIGNATURE_FILE, 0),
         elsewhere={
             part.name: part.size for other in root.others for part in CacheStore(other).parts(function)
         },
+        notes=tuple(f"{function.parts_folder}/{name}" for name in filter(is_note, stored)),
     )
 
 

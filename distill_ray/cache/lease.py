@@ -102,6 +102,9 @@ class Leases:
         run: the run's id.
         beat_seconds: seconds between two of its beats.
         clock: seconds that never go back.
+
+    Attributes:
+        followed: of what was asked for, some is another run's, or was: it may have stored units of it.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Leases:
         self._clock = clock
         self._nonce = secrets.token_hex(8)
         self._watches: dict[str, Watch] = {}
+        self.followed = False
 
     def acquire(self, outputs: Mapping[str, str]) -> dict[str, Held | Busy]:
         """Take what is free: nobody's, or of a run that has ended or is dead.
@@ -131,6 +135,8 @@ class Leases:
         found: dict[str, Held | Busy] = {}
         while missing := [key for key in outputs if key not in found]:
             found.update(self._look({key: outputs[key] for key in missing}, epochs))
+        if any(isinstance(each, Busy) or each.epochs[-1] > 1 for each in found.values()):
+            self.followed = True
         return found
 
     def release(self, held: Held) -> None:

@@ -14,6 +14,10 @@ PART_ENDING = ".parquet"
 
 RECORD_ENDING = ".json"
 
+NOTE_OPENING = "_used."
+"""Of notes that stand beside the parts of a leaf (`distill_ray.cache.use_notes`): tools that read a folder of
+Parquet files pass over names like these."""
+
 STEPS_FOLDER = "steps"
 
 PIPELINES_FOLDER = "pipelines"

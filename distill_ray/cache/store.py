@@ -20,7 +20,7 @@ from distill_ray.cache.paths import PART_ENDING, FunctionId, is_safe_name
 from distill_ray.cache.root_settings import RootSettings, claim
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.errors import CorruptObjectError, StorageError
-from distill_ray.storage import Storage
+from distill_ray.storage import LayeredStorage, Storage
 
 READERS = 16
 """Threads that fetch small objects at once: an object store answers in tens of milliseconds."""
@@ -42,6 +42,11 @@ class CacheStore:
     storage: Storage
     settings: RootSettings = field(default_factory=RootSettings, hash=False)
     home: Storage | None = None
+
+    @property
+    def own(self) -> Storage:
+        """The root that is written to, where several are read."""
+        return self.storage.first if isinstance(self.storage, LayeredStorage) else self.storage
 
     def claim(self) -> None:
         """Mark an empty root as one of our format, before anything else is written to it.
@@ -91,14 +96,11 @@ class CacheStore:
         """Names of the manifest's parts that are absent or have another size: one listing."""
         if not manifest.parts:
             return []
-        sizes = self.storage.sizes(manifest.function.parts_folder)
-        return [part.name for part in manifest.parts if sizes.get(part.name + PART_ENDING) != part.size]
+        return missing_among(self.storage.sizes(manifest.function.parts_folder), manifest)
 
     def parts(self, function: FunctionId) -> list[PartEntry]:
         """All parts that any run left of this function: one listing. Other files are passed over."""
-        sizes = self.storage.sizes(function.parts_folder)
-        names = sorted(name for name in sizes if name.endswith(PART_ENDING) and is_safe_name(name))
-        return [PartEntry(name.removesuffix(PART_ENDING), sizes[name]) for name in names]
+        return parts_among(self.storage.sizes(function.parts_folder))
 
     def read_indexes(
         self, function: FunctionId, parts: Sequence[PartEntry]
@@ -219,6 +221,17 @@ class CacheStore:
     def write_run_file(self, run: str, name: str, data: bytes) -> None:
         """Write a file into a run's folder."""
         self.storage.publish(f"{paths.run_folder(run)}/{name}", data)
+
+
+def parts_among(sizes: Mapping[str, int]) -> list[PartEntry]:
+    """The parts among what stands in a folder, by name."""
+    names = sorted(name for name in sizes if name.endswith(PART_ENDING) and is_safe_name(name))
+    return [PartEntry(name.removesuffix(PART_ENDING), sizes[name]) for name in names]
+
+
+def missing_among(sizes: Mapping[str, int], manifest: Manifest) -> list[str]:
+    """Names of the manifest's parts that do not stand in its function's folder, or have another size."""
+    return [part.name for part in manifest.parts if sizes.get(part.name + PART_ENDING) != part.size]
 
 
 def read_footer(storage: Storage, path: str, size: int) -> bytes:

@@ -15,8 +15,7 @@ from distill_ray.cache.lease import Busy, Leases
 from distill_ray.engine.single_flight import SingleFlight
 from distill_ray.errors import ParameterError, StepError
 from distill_ray.events import Listener, RunEvent, RunUnguarded, StepAdvanced, StepFailed
-from distill_ray.plan import Plan
-from distill_ray.storage import LayeredStorage, Storage
+from distill_ray.plan import Plan, is_outdated
 
 OnBusy: TypeAlias = Literal["wait", "compute", "fail"]
 
@@ -33,6 +32,8 @@ class Guard:
         on_busy: what to do about steps that another run computes.
         heartbeat: the run's; None: nothing has to run.
         flight: the run's leases; None: there are none.
+        followed: others hold some of what must run, or held it and came to no end: what they stored until
+            now is to be looked for.
     """
 
     run: str
@@ -40,6 +41,11 @@ class Guard:
     on_busy: OnBusy
     heartbeat: Heartbeat | None = None
     flight: SingleFlight | None = None
+    followed: bool = False
+
+    def may_change(self, plan: Plan) -> bool:
+        """Whether a plan made before the leases were taken may know too little by now."""
+        return self.flight is not None and (self.followed or is_outdated(plan, self.catalog))
 
     def listen(self, event: RunEvent) -> None:
         """Take in an event of the run: the heartbeat says how far its steps are."""
@@ -84,7 +90,7 @@ def guarded(on_busy: OnBusy, catalog: StoreCatalog, plan: Plan, run: str) -> Ite
     if plan.complete:
         yield Guard(run, catalog, on_busy)
         return
-    storage = _written_to(catalog.store.storage)
+    storage = catalog.store.own
     seconds = beat_seconds()
     first = Beat(
         run=run,
@@ -95,12 +101,14 @@ def guarded(on_busy: OnBusy, catalog: StoreCatalog, plan: Plan, run: str) -> Ite
     )
     heartbeat = Heartbeat(storage, first)
     heartbeat.start()
-    flight = None
+    flight, followed = None, False
     try:
         if creates_exclusively(storage):
-            flight = SingleFlight(catalog, Leases(storage, run, seconds), seconds)
+            leases = Leases(storage, run, seconds)
+            flight = SingleFlight(catalog, leases, seconds)
             flight.take(_to_compute(plan))
-        yield Guard(run, catalog, on_busy, heartbeat, flight)
+            followed = leases.followed
+        yield Guard(run, catalog, on_busy, heartbeat, flight, followed)
     finally:
         if flight is not None:
             flight.leave()
@@ -119,11 +127,6 @@ def beat_seconds() -> float:
             f"{BEAT_VARIABLE} must be a number of seconds, {MAX_BEAT_SECONDS:.0f} at most, not {given!r}."
         )
     return seconds
-
-
-def _written_to(storage: Storage) -> Storage:
-    """The root that is written to: leases of other roots are for those who write there."""
-    return storage.first if isinstance(storage, LayeredStorage) else storage
 
 
 def _to_compute(plan: Plan) -> dict[str, str]:

@@ -172,6 +172,7 @@ def run(request: RunRequest) -> RunResult:
     started = time.monotonic()
     store = open_store(request)
     catalog = _catalog(request, store)
+    catalog.trusting = True
     plan = make_plan(request.pipeline, request.graph, catalog, use_cache=request.use_cache)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     if request.cache_read_only:
@@ -179,14 +180,15 @@ def run(request: RunRequest) -> RunResult:
     if not plan.complete:
         store.claim()
     with guarded(request.on_busy, catalog, plan, run_id) as guard:
-        if guard.flight is not None:
+        if guard.may_change(plan):
             plan = renewed(plan, catalog, use_cache=request.use_cache)
         return _guarded_run(request, plan, guard, started)
 
 
 def _guarded_run(request: RunRequest, plan: Plan, guard: Guard, started: float) -> RunResult:
     store = guard.catalog.store
-    records = RunRecords(None if request.cache_read_only else store, plan, guard.run)
+    records = RunRecords(guard.catalog, plan, guard.run)
+    records.silent = request.cache_read_only or records.are_noted()
     report = RunReport()
     recorder = Recorder(records.write_file)
     emit = _fan_out((report.listen, recorder.listen, guard.listen, *request.listeners))
@@ -245,6 +247,7 @@ def _execute(
         else:
             known.add(damage)
             emit(DamageFound(damage))
+        guard.catalog.trusting = False  # a manifest alone is not enough any more
         plan = _with_own_rows(renewed(plan, guard.catalog, use_cache=request.use_cache), guard)
         emit(RunRepaired(_decisions(plan)))
     guard.take_leases(plan, emit)

@@ -259,7 +259,7 @@ class History(RuleBasedStateMachine):
 
     @rule(
         what=st.lists(st.tuples(places, st.sampled_from(["swap", *DAMAGES])), min_size=1, max_size=3),
-        of=st.sampled_from(["steps/*/parts/*", "steps/*/parts/*", "steps/*/outputs/*"]),
+        of=st.sampled_from(["steps/*/parts/*.parquet", "steps/*/parts/*.parquet", "steps/*/outputs/*"]),
         quiet=quiets,
     )
     def damage_rows(self, what: list[tuple[int, str]], of: str, quiet: bool) -> None:

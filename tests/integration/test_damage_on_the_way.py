@@ -60,7 +60,7 @@ def test_stored_rows_damaged_while_they_are_read_are_computed_again(
     root: Root, how: Callable[[Storage, str], None]
 ) -> None:
     root.fill()
-    damage_when(root, ("last", 0), how, "steps/Add-*/parts/*", ROWS - 1)
+    damage_when(root, ("last", 0), how, "steps/Add-*/parts/*.parquet", ROWS - 1)
     mended = root.run(amount=1)
     assert rows_of(mended) == expected_rows(1)
     assert COMPUTED == {"add": ROWS - FIRST, "last": ROWS}
@@ -93,7 +93,7 @@ def test_rows_that_a_run_has_just_stored_may_be_damaged(
     root: Root, how: Callable[[Storage, str], None]
 ) -> None:
     """They are read again when small parts are merged, or when they are asked for."""
-    damage_when(root, ("last", ROWS - 1), how, "steps/Double-*/parts/*", 0)
+    damage_when(root, ("last", ROWS - 1), how, "steps/Double-*/parts/*.parquet", 0)
     made = root.run()
     assert rows_of(made) == expected_rows()
     assert COMPUTED["last"] == COMPUTED["add"] == ROWS
@@ -106,7 +106,7 @@ def test_rows_that_a_run_has_just_stored_may_be_damaged(
 def test_a_part_of_the_leaf_damaged_before_the_end_is_never_given(
     root: Root, how: Callable[[Storage, str], None]
 ) -> None:
-    damage_when(root, ("last", ROWS - 1), how, "steps/Last-*/parts/*", 0)
+    damage_when(root, ("last", ROWS - 1), how, "steps/Last-*/parts/*.parquet", 0)
     made = root.run()
     done = Counter(COMPUTED)
     assert rows_of(made) == expected_rows()

@@ -83,12 +83,16 @@ class Case:
 
 
 PART_OF_LEAF = Case(
-    "part of the leaf", "steps/Last-*/parts/*", "steps/Add-*/parts/*", 0, {"last": ROWS - FIRST}
+    "part of the leaf",
+    "steps/Last-*/parts/*.parquet",
+    "steps/Add-*/parts/*.parquet",
+    0,
+    {"last": ROWS - FIRST},
 )
 PART_ABOVE = Case(
     "part of a step above what changed",
-    "steps/Add-*/parts/*",
-    "steps/Last-*/parts/*",
+    "steps/Add-*/parts/*.parquet",
+    "steps/Last-*/parts/*.parquet",
     1,
     {"add": ROWS - FIRST},
 )
@@ -214,7 +218,7 @@ def test_records_cost_nothing(
 @pytest.mark.parametrize("root", ["local", "gcs"], indirect=True)
 def test_damage_in_a_whole_chain_costs_what_was_damaged(root: Root) -> None:
     for step in ("Double", "Add", "Last"):
-        for how, path in zip(UNSEEN, root.paths(f"steps/{step}-*/parts/*"), strict=True):
+        for how, path in zip(UNSEEN, root.paths(f"steps/{step}-*/parts/*.parquet"), strict=True):
             DAMAGES[how](root.storage, path, path)
     mended = root.run(amount=1)
     assert rows_of(mended) == expected_rows(1)

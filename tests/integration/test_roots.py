@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import types
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def test_what_another_root_holds_is_read_there_and_not_computed(shared: Path, ow
     assert distiset.report.rows_computed == 0
     assert rows_of(distiset) == expected()
     assert files(shared) == before
-    assert {path.name for path in own.iterdir()} == {"pipelines", "runs"}
+    assert {path.name for path in own.iterdir()} == {"pipelines", "runs", "steps"}
+    assert not list(own.rglob("*.parquet"))
 
 
 def test_what_is_new_is_computed_into_the_first_root(shared: Path, own: Path, engine: Engine) -> None:
@@ -108,7 +110,7 @@ def test_a_bucket_may_stand_behind_a_disk(own: Path, gcs_root: GcsRoot) -> None:
     assert rows_of(again) == expected()
 
 
-@pytest.mark.parametrize("of", ["*ouble-*/parts/*", "*ouble-*/outputs/*", "*/parts/*"])
+@pytest.mark.parametrize("of", ["*ouble-*/parts/*.parquet", "*ouble-*/outputs/*", "*/parts/*.parquet"])
 def test_what_is_damaged_in_another_root_is_named_and_made_again_in_the_first(
     shared: Path, own: Path, of: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,7 +203,7 @@ def test_a_read_only_root_that_is_not_there_is_not_made(own: Path) -> None:
 
 
 def test_a_damaged_part_of_a_read_only_root_is_an_error_and_stays(shared: Path) -> None:
-    (part,) = shared.glob("steps/*ouble-*/parts/*")
+    (part,) = shared.glob("steps/*ouble-*/parts/*.parquet")
     flip(part, 20)
     before = files(shared)
     distiset = declare(shared, cache_read_only=True).run(engine="inline")
@@ -226,7 +228,7 @@ def test_a_root_that_cannot_be_written_to_is_read_with_a_warning(
     assert distiset.report.status == "complete"
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "The record of run" in warning.getMessage()
-    assert f"Cannot write {shared}/" in warning.getMessage()
+    assert re.search(f"Cannot (read|write) {shared}/", warning.getMessage())
 
 
 def test_records_that_cannot_be_written_do_not_hide_what_went_wrong(shared: Path) -> None:
@@ -242,6 +244,8 @@ def refuse_records(root: Path) -> None:
     for name in ("runs", "pipelines"):
         (root / name).rename(root / f"{name}-before")
         (root / name).write_text("no folder")
+    for note in root.glob("steps/*/parts/_used.*"):  # where one stands, nothing is written anyway
+        note.unlink()
 
 
 # Salts and formats.

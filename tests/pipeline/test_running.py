@@ -72,10 +72,53 @@ def test_a_run_that_fails_is_the_latest_but_not_the_last_finished_one(cache_root
     assert record(cache_root, "latest")["run"] != finished
 
 
-def test_a_complete_hit_is_the_latest_run_too(cache_root: Path) -> None:
+def test_a_complete_hit_is_the_latest_run_too_once_other_steps_have_run(cache_root: Path) -> None:
     pipeline().run(engine="inline")
+    pipeline().run({"add": {"more": 1}}, engine="inline")
+    hit = pipeline().run(engine="inline").report.run
+    for kind in ("latest", "finished"):
+        assert record(cache_root, kind)["run"] == hit
+
+
+def test_a_complete_hit_writes_nothing_where_the_records_say_already_what_it_would(cache_root: Path) -> None:
+    first = pipeline().run(engine="inline").report.run
+    for _ in range(2):
+        before = {path: path.stat().st_mtime_ns for path in cache_root.rglob("*")}
+        assert pipeline().run(engine="inline").report.rows_computed == 0
+        assert {path: path.stat().st_mtime_ns for path in cache_root.rglob("*")} == before
+    assert record(cache_root, "latest")["run"] == first
+
+
+def test_the_first_hit_of_a_day_is_recorded_and_its_note_takes_the_place_of_the_one_before(
+    cache_root: Path,
+) -> None:
+    yesterday = pipeline().run(engine="inline").report.run
+    (note,) = cache_root.glob("steps/*/parts/_used.*")
+    note.rename(note.with_name(note.name.replace(yesterday[:8], "20260101")))
+    for kind in ("latest", "finished"):
+        (path,) = cache_root.glob(f"pipelines/*/{kind}.json")
+        path.write_text(path.read_text().replace(yesterday[:8], "20260101"))
+    hit = pipeline().run(engine="inline").report.run
+    assert record(cache_root, "latest")["run"] == record(cache_root, "finished")["run"] == hit
+    assert list(cache_root.glob("steps/*/parts/_used.*")) == [note]
+    assert (cache_root / "runs" / hit / "run.json").exists()
+
+
+def test_a_run_that_fails_makes_the_next_hit_the_latest_run(cache_root: Path) -> None:
+    pipeline().run(engine="inline")
+    with pytest.raises(StepError):
+        pipeline().run({"add": {"bad": True}}, engine="inline")
     hit = pipeline().run(engine="inline").report.run
     assert record(cache_root, "latest")["run"] == hit
+
+
+def test_pipelines_of_two_names_each_record_that_they_used_an_output(cache_root: Path) -> None:
+    pipeline().run(engine="inline")
+    other = pipeline()
+    other._name = "another"
+    assert other.run(engine="inline").report.rows_computed == 0
+    assert len(list(cache_root.glob("steps/*/parts/_used.*"))) == 2
+    assert {path.parent.name for path in cache_root.glob("pipelines/*/latest.json")} >= {"another"}
 
 
 def test_the_report_names_function_and_output_of_each_step() -> None:
