@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from distill_ray.cli.main import main
+from distill_ray.cli.dependencies import what_is_missing
 
 if __name__ == "__main__":
+    try:
+        from distill_ray.cli.main import main
+    except ModuleNotFoundError as error:
+        print(f"distill-ray: {what_is_missing(error)}", file=sys.stderr)
+        sys.exit(4)
     sys.exit(main())

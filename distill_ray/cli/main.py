@@ -6,7 +6,7 @@ Exit codes:
 1    a step failed: its traceback is shown; or `cache verify` found something wrong
 2    the command line, the script, the pipeline in it or a parameter is wrong
 3    the cache root or a file to load cannot be read or written, or another format made the root
-4    a model, or what a step declares in `resources`, is not to be had
+4    a model, a cluster, or what a step declares in `resources`, is not to be had
 70   something that distill_ray did not foresee: its traceback is shown
 130  stopped by SIGINT (Ctrl-C): run it again to resume
 141  whoever read standard output is gone
@@ -27,6 +27,7 @@ import click
 from distill_ray import __version__, errors
 from distill_ray.cli.cache import cache
 from distill_ray.cli.demo import demo
+from distill_ray.cli.dependencies import what_is_missing
 from distill_ray.cli.explain import explain
 from distill_ray.cli.plan import plan
 from distill_ray.cli.run import run
@@ -42,6 +43,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.ResourceError, 4),
     (errors.DistillRayError, 2),
     (ScriptError, 2),
+    (ModuleNotFoundError, 4),  # one of ours: those of scripts and steps come as errors of these
     (click.ClickException, 2),
     (KeyboardInterrupt, 130),
     (click.Abort, 130),
@@ -71,7 +73,7 @@ def cli() -> None:
       1    a step failed, or `cache verify` found something wrong
       2    the command line, the script, the pipeline in it or a parameter is wrong
       3    the cache root or a file to load cannot be read or written, or another format made it
-      4    a model, or what a step declares in `resources`, is not to be had
+      4    a model, a cluster, or what a step declares in `resources`, is not to be had
       70   something unforeseen
       130  stopped by SIGINT (Ctrl-C): run it again to resume
       141  whoever read standard output is gone
@@ -139,6 +141,9 @@ def _show(error: BaseException, code: int) -> None:
         error.show()
     elif isinstance(error, KeyboardInterrupt | click.Abort):
         click.echo("distill-ray: stopped.", err=True)
+    elif isinstance(error, ModuleNotFoundError):
+        traceback.print_exception(error)
+        click.echo(f"distill-ray: {what_is_missing(error)}", err=True)
     elif code == UNFORESEEN:
         traceback.print_exception(error)
     else:

@@ -56,7 +56,7 @@ class LineProgress:
     def _lines(self, event: RunEvent) -> Iterator[str]:
         if isinstance(event, RunStarted):
             if not self._run.complete_hit:
-                yield f"pipeline '{event.pipeline}', cache {event.cache}"
+                yield f"pipeline '{event.pipeline}', cache {event.cache}, run {event.run}"
                 yield from (f"{each.step}: {each.decision} ({each.reason})" for each in event.steps)
         elif isinstance(event, ReplicaUp | ReplicaDown):
             yield self._replicas_line(event)

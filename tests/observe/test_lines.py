@@ -38,12 +38,12 @@ def test_lines_carry_the_time_since_the_start() -> None:
     progress = LineProgress(stream, clock)
     clock.wait(75.5)
     progress(started(loading()))
-    assert stream.getvalue().startswith("[   75.5 s] pipeline 'p', cache /root\n")
+    assert stream.getvalue().startswith("[   75.5 s] pipeline 'p', cache /root, run r1\n")
 
 
 def test_the_start_says_what_was_decided_and_why() -> None:
     assert said(started(loading(), working("resume", rows_known=5))) == [
-        "pipeline 'p', cache /root",
+        "pipeline 'p', cache /root, run r1",
         "load: compute (nothing is stored)",
         "work: resume (nothing is stored)",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import Any
 
 
@@ -16,6 +17,8 @@ def connect() -> None:
 
     if ray.is_initialized():
         return
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr)):
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what steps print goes into a log
     common: dict[str, Any] = {
         "log_to_driver": True,
         "logging_level": logging.WARNING,
