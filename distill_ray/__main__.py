@@ -10,6 +10,6 @@ if __name__ == "__main__":
     try:
         from distill_ray.cli.main import main
     except ModuleNotFoundError as error:
-        print(f"distill-ray: {what_is_missing(error)}", file=sys.stderr)
+        sys.stderr.write(f"distill-ray: {what_is_missing(error)}\n")
         sys.exit(4)
     sys.exit(main())
