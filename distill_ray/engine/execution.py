@@ -199,7 +199,10 @@ class _Execution:
         read = flight.read_by_others(keys.values()) if flight and keys else set()
         for name, key in keys.items():
             if key not in read:
-                self._store.delete_parts(self._running[name].function, self._replaced[name])
+                used = {part.name for part in self.manifests[name].parts}
+                # A replica may have merged parts and died before the scheduler heard of it.
+                gone = [part for part in self._replaced[name] if part not in used]
+                self._store.delete_parts(self._running[name].function, gone)
 
     def _move_on(self) -> None:
         """Do what there is to do now; hits are read no further ahead than the steps that follow need."""
@@ -282,8 +285,13 @@ class _Execution:
         elif isinstance(event, ReplicaLost):
             self._emit_loss(event)
         self._scheduler.handle(event)
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """Say what has come of an event."""
         if isinstance(event, ReplicaReady) and event.failure is None:
-            self._emit(ReplicaUp(event.step, event.replica))
+            if not self._scheduler.steps[event.step].joins(event.replica):
+                self._emit(ReplicaUp(event.step, event.replica))
         elif isinstance(event, UnitsFound) and event.failure is None:
             self._emit(StepAwaited(event.step, event.holder))
             self._emit_advance(event.step)
@@ -298,7 +306,7 @@ class _Execution:
 
     def _emit_loss(self, event: ReplicaLost) -> None:
         replica = self._scheduler.steps[event.step].replicas.get(event.replica)
-        if replica is not None:  # else nobody needed it any more
+        if replica is not None and not replica.joins:  # else nobody needed it any more
             self._emit(ReplicaDown(event.step, event.replica, event.reason, replica.ready))
 
     def _note_parts(self, step: str, written: tuple[WrittenPart, ...]) -> None:

@@ -348,6 +348,10 @@ class StepState:
         elif piece.rows:
             self.segments.append(piece)
 
+    def joins(self, replica: int) -> bool:
+        """Whether a replica is the one without the step, or is gone."""
+        return replica not in self.replicas or self.replicas[replica].joins
+
     def free_replica(self, *, joins: bool = False) -> int | None:
         """The ready replica with the fewest calls under way, if it may have one more."""
         ready = [(r.calls, number) for number, r in self.replicas.items() if r.ready and r.joins == joins]
