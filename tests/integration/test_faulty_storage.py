@@ -1,4 +1,4 @@
-"""Lost replies cost no row and no work; listings that lag cost the work that they do not show, and no row."""
+"""What a far bucket does costs no row and no work; listings that lag cost the work that they do not show."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import pytest
 from distill_ray.cache import paths
 from distill_ray.cache.heartbeat import Beat
 from distill_ray.cache.lease import Busy, Held, Leases
+from distill_ray.errors import DistillRayError
 from distill_ray.pipeline import running
 from distill_ray.storage import Storage, open_storage
+from tests.faulty_proxy import FaultyProxy, Request
+from tests.gcs_server import GcsRoot
 from tests.integration.counted_chain import COMPUTED, FIRST, MOMENTS, ROWS, Root, expected_rows, rows_of
 from tests.storage.losing_proxy import LosingProxy
 
@@ -28,8 +31,8 @@ def proxy(gcs_endpoint: str) -> Iterator[LosingProxy]:
 
 
 @pytest.fixture
-def far_root(gcs_bucket: str, gcs_options: dict[str, Any], proxy: LosingProxy, tmp_path: Path) -> Root:
-    """A root in a bucket behind the proxy."""
+def losing_root(gcs_bucket: str, gcs_options: dict[str, Any], proxy: LosingProxy, tmp_path: Path) -> Root:
+    """A root in a bucket behind that proxy."""
     return Root(f"gs://{gcs_bucket}/{tmp_path.name}", {**gcs_options, "endpoint_url": proxy.url})
 
 
@@ -40,16 +43,16 @@ def _no_moments() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_lost_replies_to_creates_cost_no_row(far_root: Root, proxy: LosingProxy) -> None:
+def test_lost_replies_to_creates_cost_no_row(losing_root: Root, proxy: LosingProxy) -> None:
     """The lease, the preimage, the manifest: each was created, and the run never heard of it."""
     proxy.lose_replies(1_000, to=b"ifGenerationMatch=0", every=2)
     steps = ("double", "add", "last")
-    made = far_root.run()
+    made = losing_root.run()
     assert proxy.lost >= 13, "of the format, and of the lease, the preimage and the manifest of four steps"
     assert rows_of(made) == expected_rows()
     assert dict.fromkeys(steps, ROWS) == COMPUTED
     assert made.report.unguarded == ""
-    again = far_root.run()
+    again = losing_root.run()
     assert rows_of(again) == expected_rows()
     assert not COMPUTED
 
@@ -58,16 +61,73 @@ def test_lost_replies_to_creates_cost_no_row(far_root: Root, proxy: LosingProxy)
     "step", ["double", *(pytest.param(s, marks=pytest.mark.slow) for s in ("add", "last"))]
 )
 def test_lost_replies_in_the_middle_of_a_run_cost_no_row(
-    far_root: Root, proxy: LosingProxy, step: str, monkeypatch: pytest.MonkeyPatch
+    losing_root: Root, proxy: LosingProxy, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISTILL_RAY_FLUSH_SECONDS", "0.05")
     for row in (0, FIRST, ROWS - 1):
         MOMENTS[step, row] = lambda: proxy.lose_replies(2)
-    assert rows_of(far_root.run()) == expected_rows()
+    assert rows_of(losing_root.run()) == expected_rows()
     assert proxy.lost >= 2
     assert dict.fromkeys(("double", "add", "last"), ROWS) == COMPUTED
-    assert rows_of(far_root.run()) == expected_rows()
+    assert rows_of(losing_root.run()) == expected_rows()
     assert not COMPUTED
+
+
+@pytest.fixture
+def breaking_root(far_root: GcsRoot) -> Root:
+    """A root in a bucket, whose requests can be broken in all ways."""
+    return Root(far_root.url, far_root.storage_options)
+
+
+STEPS = ("double", "add", "last")
+
+
+@pytest.mark.parametrize("rate", [0.05, pytest.param(0.2, marks=pytest.mark.slow)])
+def test_a_share_of_all_requests_fails_and_the_rows_are_the_same(
+    breaking_root: Root, faulty_proxy: FaultyProxy, rate: float
+) -> None:
+    faulty_proxy.inject(rate)
+    breaking_root.run(FIRST)
+    assert dict.fromkeys(STEPS, FIRST) == COMPUTED
+    assert rows_of(breaking_root.run()) == expected_rows()
+    assert dict.fromkeys(STEPS, ROWS - FIRST) == COMPUTED
+    check_next_run_is_a_hit(breaking_root)
+    assert faulty_proxy.faults()
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_store_that_is_down_in_the_middle_of_a_run_is_waited_for(
+    breaking_root: Root, faulty_proxy: FaultyProxy, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTILL_RAY_FLUSH_SECONDS", "0.05")
+    MOMENTS["add", FIRST] = lambda: faulty_proxy.be_down(seconds)
+    assert rows_of(breaking_root.run()) == expected_rows()
+    assert faulty_proxy.faults()["down"]
+    assert dict.fromkeys(STEPS, ROWS) == COMPUTED
+    check_next_run_is_a_hit(breaking_root)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_part_that_is_refused_for_good_ends_the_run_and_nothing_of_it_is_seen(
+    breaking_root: Root, faulty_proxy: FaultyProxy, step: str
+) -> None:
+    of_step = step.capitalize()
+
+    def is_part(request: Request) -> bool:
+        return (
+            request.kind == "write" and f"/{step.capitalize()}-" in request.name and "/parts/" in request.name
+        )
+
+    faulty_proxy.refuse(is_part, 403, "not yours")
+    with pytest.raises(DistillRayError, match=rf"(?s){step}.*not yours.*roles/storage\.objectUser"):
+        breaking_root.run()
+    assert not breaking_root.paths(f"steps/{of_step}-*/parts/*")
+    assert not breaking_root.paths(f"steps/{of_step}-*/outputs/*")
+    done = {above: COMPUTED[above] for above in STEPS[: STEPS.index(step)]}
+    faulty_proxy.behave()
+    assert rows_of(breaking_root.run()) == expected_rows()
+    assert {above: COMPUTED[above] + rows for above, rows in done.items()} == dict.fromkeys(done, ROWS)
+    check_next_run_is_a_hit(breaking_root)
 
 
 @dataclass(frozen=True)
