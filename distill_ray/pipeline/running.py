@@ -276,7 +276,7 @@ def _attempt(
     """
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
-    return execute(plan, store, _executor(request.engine), settings, emit)
+    return execute(plan, store, _executor(request.engine, store), settings, emit)
 
 
 def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:
@@ -288,7 +288,7 @@ def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:
     yield from catalog.damage
 
 
-def _executor(engine: Engine) -> Executor:
+def _executor(engine: Engine, store: CacheStore) -> Executor:
     if engine == "inline":
         from distill_ray.engine.inline import InlineExecutor
 
@@ -297,7 +297,7 @@ def _executor(engine: Engine) -> Executor:
     from distill_ray.engine.on_ray.executor import RayExecutor
 
     connect()
-    return RayExecutor()
+    return RayExecutor(store.storage)
 
 
 def writer_settings() -> WriterSettings:

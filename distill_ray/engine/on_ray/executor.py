@@ -30,10 +30,12 @@ from distill_ray.engine.on_ray.placement import (
     fit_together,
     node_resources,
 )
+from distill_ray.engine.on_ray.preflight import check_nodes
 from distill_ray.engine.on_ray.waiting import WaitingReplicas
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
+from distill_ray.storage import Storage
 
 CLOSE_SECONDS = 30
 """How long a replica may take to unload before its process is ended."""
@@ -46,7 +48,8 @@ LOOK_SECONDS = 5
 class RayExecutor:
     """Actors by (step, replica), and references to the rows they made."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
         self._waiting = WaitingReplicas()
@@ -60,10 +63,12 @@ class RayExecutor:
 
         Raises:
             ResourceError: a replica of a step can never run; names the step.
+            StorageError: a node that may run a replica cannot use the cache root; names the node.
         """
         nodes = node_resources()
         for step, resources in steps.items():
             check_placeable(step, resources, nodes)
+        check_nodes(self._storage, steps)
         return fit_together([each for each in steps.values() for _ in range(each.replicas)], nodes)
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:

@@ -1,0 +1,104 @@
+"""Before the first batch: does every node that may run a replica reach the driver's cache root?
+
+Found out by trying: the driver leaves an object in the root, each node reads it and writes an answer, which
+the driver reads. A node that joins later tells by failing, as a replica on it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from distill_ray.cache.root_probe import RootProbe, answer_probe, leave_probe, remove_probe, wrong_answers
+from distill_ray.engine.on_ray.each_node import RayNode, Reply, ask_each, living_nodes, own_node
+from distill_ray.engine.on_ray.placement import is_placeable
+from distill_ray.errors import StorageError
+from distill_ray.resources import StepResources
+from distill_ray.storage import Storage
+
+CHECK_SECONDS = 180.0
+"""How long nodes have to answer: clients of stores try for about a minute before they give up."""
+
+_LISTED = 10
+
+_REACHED: set[tuple[str, str]] = set()
+"""Roots, and the nodes from which they were reached: asked once in a process."""
+
+
+def check_nodes(storage: Storage, steps: Mapping[str, StepResources]) -> None:
+    """Refuse a cache root that a node which may run one of these steps cannot read and write.
+
+    A cluster of one node, which is the driver's own, is not asked: it sees what the driver sees.
+
+    Args:
+        storage: the root.
+        steps: the steps that run, and what each of their replicas needs.
+
+    Raises:
+        StorageError: a node cannot, or the driver itself; names the nodes, what is wrong, and what to do.
+    """
+    nodes = [node for node in living_nodes() if _may_run(node, steps)]
+    if all(node.id == own_node() for node in nodes):
+        return
+    nodes = [node for node in nodes if (storage.url, node.id) not in _REACHED]
+    problems = {reply.node: reply.error for reply in probe_nodes(storage, nodes) if reply.error}
+    if problems:
+        raise StorageError(_refusal(storage, problems, len(nodes)))
+    _REACHED.update((storage.url, node.id) for node in nodes)
+
+
+def probe_nodes(storage: Storage, nodes: Iterable[RayNode]) -> list[Reply[str]]:
+    """Have each node read and write the root: the replies of those that cannot have an error.
+
+    Raises:
+        StorageError: the driver itself cannot.
+    """
+    asked = list(nodes)
+    if not asked:
+        return []
+    probe = leave_probe(storage)
+    names = [node.id for node in asked]
+    try:
+        replies = ask_each(asked, _answer, lambda node: (probe, node.id), seconds=CHECK_SECONDS)
+        told: list[Reply[str]] = [
+            Reply(reply.node, error=reply.error or reply.result or "") for reply in replies
+        ]
+        wrong = wrong_answers(probe, [reply.node.id for reply in told if not reply.error])
+        return [Reply(reply.node, error=reply.error or wrong.get(reply.node.id, "")) for reply in told]
+    finally:
+        remove_probe(probe, names)
+
+
+def _answer(probe: RootProbe, name: str) -> str:
+    """What hinders this node; empty for nothing. Errors go home as text: any may fail to be unpickled."""
+    try:
+        answer_probe(probe, name)
+    except Exception as error:
+        return str(error)
+    return ""
+
+
+def _may_run(node: RayNode, steps: Mapping[str, StepResources]) -> bool:
+    return any(is_placeable(resources, [node.resources]) for resources in steps.values())
+
+
+def _refusal(storage: Storage, problems: Mapping[RayNode, str], asked: int) -> str:
+    listed = "".join(f"\n  {node}: {problem}" for node, problem in list(problems.items())[:_LISTED])
+    if len(problems) > _LISTED:
+        listed += f"\n  and {len(problems) - _LISTED:,} more"
+    return (
+        f"The cache root {storage.url} cannot be used from {len(problems):,} of the {asked:,} nodes that may "
+        f"run a step:{listed}\n{remedy(storage.url)}"
+    )
+
+
+def remedy(url: str) -> str:
+    """What to do about a node that cannot use a root."""
+    if "://" not in url:
+        return (
+            "It is a folder of one machine: give a bucket that all nodes reach (such as "
+            "cache_dir='gs://bucket/prefix'), or a folder on a mount that all nodes share."
+        )
+    return (
+        "Every node needs the network, the credentials and the settings with which the driver reaches it: "
+        f"`distill-ray doctor --cache-dir {url} --address ADDRESS` shows them node by node."
+    )
