@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
@@ -21,6 +22,14 @@ _BOUNDARY = b"--==0=="
 _Result = TypeVar("_Result")
 
 
+@dataclass
+class _Opened:
+    """What a process has opened; not compared, and never sent."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    filesystem: Any = None
+
+
 @dataclass(frozen=True)
 class ObjectStorage:
     """A prefix of a bucket.
@@ -32,7 +41,7 @@ class ObjectStorage:
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
-    _opened: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    _opened: dict[int, _Opened] = field(default_factory=dict, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStorage, (self.url, self.options)
@@ -119,11 +128,11 @@ class ObjectStorage:
     @property
     def _filesystem(self) -> Any:
         """This process's own: fsspec's do not work on the other side of a fork."""
-        process = os.getpid()
-        if process not in self._opened:
-            filesystem, _ = open_filesystem(self.url, self.options, token="google_default")  # noqa: S106
-            self._opened.setdefault(process, filesystem)
-        return self._opened[process]
+        opened = self._opened.setdefault(os.getpid(), _Opened())
+        with opened.lock:  # also not one that another thread of the parent held
+            if opened.filesystem is None:
+                opened.filesystem, _ = open_filesystem(self.url, self.options, token="google_default")  # noqa: S106
+        return opened.filesystem
 
     def _persist(self, act: Callable[[], _Result]) -> _Result:
         return persist(outage_of(store_of(self.url)), act)
