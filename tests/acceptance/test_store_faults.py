@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from tests.acceptance.killed_pipeline import (
     STEPS,
     Settings,
     declare,
-    declare_start,
     read_work,
     told_of,
     wrong_rows,
@@ -82,16 +82,16 @@ def writes_part_of(class_name: str) -> Callable[[Request], bool]:
     )
 
 
-def check_rows(distiset: Distiset) -> None:
+def check_rows(place: Place, distiset: Distiset) -> None:
     rows = [told_of(row) for row in distiset["default"]["train"].to_list()]
     assert len(rows) == ROWS
-    assert not list(wrong_rows(rows, PAD))
+    assert not list(wrong_rows(rows, place.told))
 
 
 @pytest.mark.slow
 def test_a_store_that_is_away_for_ten_seconds_is_waited_for(place: Place, faulty_proxy: FaultyProxy) -> None:
     place.at("say", ROWS // 10, lambda: faulty_proxy.be_down(10))
-    check_rows(declare(place.told).run())
+    check_rows(place, declare(place.told).run())
     assert faulty_proxy.faults()["down"]
     assert place.done() == dict.fromkeys(STEPS, ROWS)
 
@@ -104,25 +104,26 @@ def test_answers_that_cannot_be_stored_end_the_run(place: Place, faulty_proxy: F
     assert not place.stored("parts")["Answers"]
     assert not {"Answers", "ReadAnswers", "Left", "Right", "Rank"} & set(place.stored("outputs"))
     faulty_proxy.behave()
-    check_rows(declare(place.told).run())
+    check_rows(place, declare(place.told).run())
     # Nothing that was made of those answers is served beside what was made of the new ones.
     assert [place.done()[step] for step in ("count", "square", "group")] == [ROWS, ROWS, ROWS]
     before = place.done()
-    check_rows(declare(place.told).run())
+    check_rows(place, declare(place.told).run())
     assert place.done() == before
 
 
 def test_a_part_that_cannot_be_stored_ends_the_run_and_the_next_goes_on(
     place: Place, faulty_proxy: FaultyProxy
 ) -> None:
+    start = replace(place.told, steps=STEPS[:2])
     faulty_proxy.refuse(writes_part_of("Square"), 403, REFUSAL)
     with pytest.raises(DistillRayError, match=f"(?s)square.*{REFUSAL}"):
-        declare_start(place.told).run()
+        declare(start).run()
     assert set(place.stored("parts")) == {"Count"}
     assert not place.stored("outputs")["Square"]
     counted = place.done()["count"]
     faulty_proxy.behave()
-    rows = declare_start(place.told).run()["default"]["train"].to_list()
+    rows = declare(start).run()["default"]["train"].to_list()
     assert rows == [{"n": n, "square": n**2} for n in range(ROWS)]
     assert set(place.stored("outputs")) == {"Count", "Square"}
     assert place.done()["count"] == max(counted, ROWS)

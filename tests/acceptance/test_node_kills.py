@@ -1,0 +1,234 @@
+"""Whatever dies beneath a run on several nodes, no row is lost, doubled, wrong, or joined from two samplings.
+
+What dies: replicas of each step, nodes with work under way, nodes with rows that are stored nowhere else, the
+only node of its kind, the driver, the whole cluster. When: while the step loads, early, in the middle, near
+the end. The matrix is run, and the table in docs/reliability.md written, by ::
+
+    DISTILL_RAY_WRITE_TABLES=1 pytest -m slow tests/acceptance/test_node_kills.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.killed_pipeline import ROWS, STEPS
+from tests.acceptance.killed_runs import DEADLINE, WHENS, Cost, Root, Site, new_root
+from tests.acceptance.measured_table import write_table
+from tests.clusters import Cluster
+from tests.gcs_server import GcsRoot
+
+AFTER_LOADING = ("early", "in the middle", "near the end")
+
+REPLACED_SECONDS = 60
+"""Within which a replica that died is replaced and works, on cores that others use, too."""
+
+SPOT_SECONDS = 5
+"""How long no node has what the step asks for."""
+
+WORKER = {"cpus": 3}
+"""A node for about half of the replicas."""
+
+
+@dataclass
+class Matrix:
+    """What was measured, by what was killed and when."""
+
+    cells: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, what: str, when: str, root: Root, cost: Cost) -> None:
+        self.cells.append(
+            {
+                "what is killed": what,
+                "when": when,
+                "root": root.url.split("://")[0] + "://" if "://" in root.url else "local",
+                "rows computed": f"{cost.computed:,}",
+                "of these again": cost.twice,
+                "rows lost": cost.lost,
+                "wrong rows": len(cost.wrong),
+                "the step went on after": _seconds(cost.step_after),
+                "a new replica gave rows after": _seconds(cost.replaced_after),
+            }
+        )
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Iterator[Matrix]:
+    matrix = Matrix()
+    yield matrix
+    if matrix.cells:
+        write_table("acceptance/test_node_kills.py", matrix.cells)
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Cluster]:
+    """A head that runs no steps, and two nodes; who kills one puts another in its place."""
+    with Cluster() as cluster:
+        cluster.add_nodes(WORKER, WORKER)
+        yield cluster
+
+
+@pytest.fixture
+def make_site(tmp_path: Path, mortal: Cluster, gcs_root: GcsRoot) -> Iterator[Callable[..., Site]]:
+    """Gives a place for runs: on the cluster, with a root in a bucket or a folder."""
+    sites: list[Site] = []
+
+    def make(when: str, flush_seconds: float = 0.5, **settings: Any) -> Site:
+        bucket = Root(gcs_root.url, gcs_root.storage_options)
+        root = new_root(tmp_path, bucket if list(WHENS).index(when) % 2 else None)
+        site = Site(tmp_path / "site", root, mortal, flush_seconds, settings)
+        sites.append(site)
+        return site
+
+    yield make
+    for site in sites:
+        site.end()
+
+
+def check(cost: Cost, *, again: int = len(STEPS) * ROWS) -> None:
+    """Every row is there, right, and made anew only where it could not be saved."""
+    assert not cost.lost
+    assert not cost.wrong
+    assert cost.twice <= again
+    assert (cost.replaced_after or 0) < REPLACED_SECONDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", WHENS)
+def test_a_replica_of_each_step_is_killed(make_site: Callable[..., Site], matrix: Matrix, when: str) -> None:
+    site = make_site(when)
+    site.start()
+    with ThreadPoolExecutor(len(STEPS)) as at_once:
+        list(at_once.map(lambda step: site.kill_replica(step, when), STEPS))
+    cost = site.finish()
+    matrix.add("a replica of each step", when, site.root, cost)
+    # What was under way, and what waited in line behind it.
+    check(cost, again=len(STEPS) * ROWS // 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", WHENS)
+def test_a_node_is_killed_with_work_under_way(
+    make_site: Callable[..., Site], mortal: Cluster, matrix: Matrix, when: str
+) -> None:
+    site = make_site(when)
+    site.start()
+    site.kill_node("say", when)
+    mortal.add_node(**WORKER)
+    cost = site.finish()
+    matrix.add("a node with work under way", when, site.root, cost)
+    check(cost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", AFTER_LOADING)
+def test_a_node_is_killed_with_rows_that_are_nowhere_else(
+    make_site: Callable[..., Site], mortal: Cluster, matrix: Matrix, when: str
+) -> None:
+    site = make_site(when, flush_seconds=60.0)
+    site.start()
+    site.kill_node("group" if when != "near the end" else "say", when)
+    mortal.add_node(**WORKER)
+    cost = site.finish()
+    matrix.add("a node with rows that are not stored yet", when, site.root, cost)
+    check(cost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", WHENS)
+def test_a_kind_of_node_comes_and_goes(
+    make_site: Callable[..., Site], mortal: Cluster, matrix: Matrix, when: str
+) -> None:
+    site = make_site(when, resources={"say": {"spot": 1.0}})
+    spot = mortal.add_node(cpus=1, resources={"spot": 2.0})
+    try:
+        run = site.start()
+        assert site.kill_node("say", when) is spot
+        time.sleep(SPOT_SECONDS)
+        if when != "near the end":
+            assert run.poll() is None, site.said()
+        spot = mortal.add_node(cpus=1, resources={"spot": 2.0})
+        cost = site.finish()
+    finally:
+        spot.kill()
+    matrix.add(f"the only node of its kind; another comes {SPOT_SECONDS} s later", when, site.root, cost)
+    check(cost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", WHENS)
+def test_the_driver_is_killed_and_started_again(
+    make_site: Callable[..., Site], matrix: Matrix, when: str
+) -> None:
+    site = make_site(when)
+    site.start()
+    site.kill_driver("say", when)
+    site.start()
+    cost = site.finish()
+    matrix.add("the driver, which is started again", when, site.root, cost)
+    check(cost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", AFTER_LOADING)
+def test_the_head_is_killed_and_another_cluster_goes_on(
+    make_site: Callable[..., Site], matrix: Matrix, when: str
+) -> None:
+    site = make_site(when)
+    with Cluster() as first:
+        first.add_nodes(WORKER)
+        site.cluster = first
+        run = site.start()
+        done = site.wait_for_moment("say", when)
+        first.head.kill()
+        site.note_kill("say", {work.pid for work in done})
+        assert run.wait(DEADLINE)
+    with Cluster() as second:
+        second.add_nodes(WORKER)
+        site.cluster = second
+        site.start()
+        cost = site.finish()
+    matrix.add("the head, and with it the driver; started again elsewhere", when, site.root, cost)
+    check(cost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [False, True])
+def test_more_is_under_way_than_the_object_stores_hold(
+    make_site: Callable[..., Site], mortal: Cluster, matrix: Matrix, kills: bool
+) -> None:
+    """Four steps hand on all 120 MB, none of which is written before the end."""
+    site = make_site("in the middle", flush_seconds=60.0, pad=1_000_000)
+    site.start()
+    if kills:
+        site.kill_node("say", "in the middle")
+        mortal.add_node(**WORKER)
+    cost = site.finish()
+    what = "a node; more under way than object stores hold" if kills else "nothing; likewise"
+    matrix.add(what, "in the middle" if kills else "", site.root, cost)
+    check(cost, again=len(STEPS) * ROWS if kills else 0)
+
+
+def test_a_replica_and_a_node_are_killed(tmp_path: Path, cluster: Cluster) -> None:
+    nodes = cluster.add_nodes(*[{"cpus": 1, "resources": {"mortal": 2.0}}] * 2)
+    settings = {"steps": STEPS[:2], "resources": {"square": {"mortal": 1.0}}}
+    site = Site(tmp_path / "site", new_root(tmp_path), cluster, settings=settings)
+    try:
+        site.start()
+        site.kill_replica("square", "early")
+        assert site.kill_node("square", "in the middle") in nodes
+        check(site.finish())
+    finally:
+        site.end()
+        for node in nodes:
+            node.kill()
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
