@@ -266,12 +266,14 @@ def _name(path: str, query: dict[str, str], body: bytes) -> str:
     if named := unquote(quoted) or query.get("name") or query.get("prefix", ""):
         return named
     start = body.find(b"{")
+    if "/storage/v1/" not in path or start < 0:
+        return ""
     head = body[start : start + 4096].decode(errors="replace")
     try:
         record, _ = json.JSONDecoder().raw_decode(head)
     except ValueError:
         return ""
-    return str(record.get("name", ""))
+    return str(record.get("name", "")) if isinstance(record, dict) else ""
 
 
 def _reset(asked: web.Request) -> web.Response:
