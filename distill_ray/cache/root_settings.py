@@ -64,10 +64,14 @@ def read_settings(storage: Storage) -> RootSettings:
     Raises:
         FormatVersionError: the root's format is not ours.
     """
+    return _find_settings(storage) or RootSettings()
+
+
+def _find_settings(storage: Storage) -> RootSettings | None:
     try:
         return _parse(storage.read(FORMAT_FILE), storage.url)
     except FileNotFoundError:
-        return RootSettings()
+        return None
 
 
 def is_used(storage: Storage) -> bool:
@@ -93,14 +97,16 @@ def claim(storage: Storage) -> None:
         read_settings(storage)
 
 
-def open_root(storage: Storage) -> tuple[Storage, RootSettings]:
-    """Return where everything of a root stands, as its salt has it, and its settings.
+def open_root(storage: Storage) -> tuple[Storage, RootSettings, bool]:
+    """Return where everything of a root stands, as its salt has it, its settings, and whether it is claimed.
 
     Raises:
         FormatVersionError: the root's format is not ours.
     """
-    settings = read_settings(storage)
-    return (storage.below(paths.salted_folder(settings.salt)) if settings.salt else storage), settings
+    found = _find_settings(storage)
+    settings = found or RootSettings()
+    place = storage.below(paths.salted_folder(settings.salt)) if settings.salt else storage
+    return place, settings, found is not None
 
 
 def set_salt(storage: Storage, salt: str) -> RootSettings:

@@ -22,10 +22,10 @@ def open_cache(roots: Sequence[Storage], scope: str | None = None) -> CacheStore
         FormatVersionError: the format of one of them is not ours.
     """
     opened = [open_root(root) for root in roots]
-    settings = reduce(RootSettings.before, (each for _, each in opened))
-    storage, *others = (each for each, _ in opened)
+    settings = reduce(RootSettings.before, (each for _, each, _ in opened))
+    storage, *others = (each for each, _, _ in opened)
     if others:
         storage = LayeredStorage(storage, tuple(ReadOnlyStorage(each) for each in others))
     if scope is not None:
         storage = storage.below(paths.scope_folder(scope))
-    return CacheStore(storage, settings, home=roots[0])
+    return CacheStore(storage, settings, home=roots[0], claimed=opened[0][2])

@@ -37,11 +37,13 @@ class CacheStore:
         storage: where the objects are.
         settings: those of the root.
         home: the root whose settings these are, where ``storage`` is a part of it or several together.
+        claimed: whether the root was one of our format when it was opened.
     """
 
     storage: Storage
     settings: RootSettings = field(default_factory=RootSettings, hash=False)
     home: Storage | None = None
+    claimed: bool = False
 
     @property
     def own(self) -> Storage:
@@ -54,7 +56,8 @@ class CacheStore:
         Raises:
             FormatVersionError: another format was quicker.
         """
-        claim(self.home or self.storage)
+        if not self.claimed:
+            claim(self.home or self.storage)
 
     def read_manifest(self, function: FunctionId, output_key: str) -> Manifest | None:
         """Return the manifest of an output if it is complete, else None.

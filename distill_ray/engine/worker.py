@@ -130,7 +130,8 @@ class Worker:
         self._store = CacheStore(setup.storage)
         tag = writer_tag(setup.position, replica)
         self._writer = PartWriter(self._store, setup.function, setup.run, tag, setup.writer)
-        self._read = lru_cache(maxsize=4)(self._read_part)
+        # One part of each step above, and one more: a batch may end in the next part of one of them.
+        self._read = lru_cache(maxsize=max(4, len(setup.sources) + 1))(self._read_part)
         self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
         self._offset = 0
         self._ended = False

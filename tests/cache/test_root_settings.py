@@ -35,7 +35,7 @@ def storage(tmp_path: Path) -> Storage:
 
 def test_an_empty_root_has_the_default_settings_and_is_left_empty_by_a_look_at_it(storage: Storage) -> None:
     assert read_settings(storage) == RootSettings()
-    assert open_root(storage) == (storage, RootSettings())
+    assert open_root(storage) == (storage, RootSettings(), False)
     assert not Path(storage.url).exists()
 
 
@@ -106,7 +106,7 @@ def test_with_a_salt_everything_stands_in_a_folder_of_its_own(storage: Storage) 
     found = set()
     for salt in ("", "a", "b", "../a", "\ud800", "a" * 1000):
         set_salt(storage, salt)
-        place, settings = open_root(storage)
+        place, settings, _ = open_root(storage)
         assert settings.salt == salt
         place.publish("object", salt.encode("utf-8", "surrogatepass"))
         found.add(place.url)
