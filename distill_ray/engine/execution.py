@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
+from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows
 from distill_ray.cache.writer import WriterSettings, WrittenPart, part_stem, writer_tag
@@ -24,6 +24,7 @@ from distill_ray.engine.actions import (
 )
 from distill_ray.engine.executor import Executor
 from distill_ray.engine.keys import PartRows
+from distill_ray.engine.made_output import made_output
 from distill_ray.engine.messages import (
     Committed,
     Event,
@@ -247,7 +248,10 @@ class _Execution:
     def _do_on_thread(self, action: CommitOutput | FindParts) -> None:
         """Storage may be slow, and dispatching must not wait for it."""
         if isinstance(action, CommitOutput):
-            self._threads.submit(self._commit, action.step, self._manifest(action.step))
+            manifest = made_output(
+                action.step, self._plan, self._scheduler, self.manifests, self._settings.run
+            )
+            self._threads.submit(self._commit, action.step, manifest)
         else:
             begin = part_stem(self._settings.run, writer_tag(self._positions[action.step], action.replica))
             function = self._plan[action.step].function
@@ -324,40 +328,6 @@ class _Execution:
     def _emit_advance(self, name: str) -> None:
         counters = self._scheduler.steps[name].counters
         self._emit(StepAdvanced(name, **vars(counters)))
-
-    def _manifest(self, name: str) -> Manifest:
-        """What the scheduler knows of a finished step, as a manifest."""
-        state, plan = self._scheduler.steps[name], self._running[name]
-        numbers: dict[PartEntry, int] = {}
-        segments = []
-        for piece in state.segments:
-            stored = self._scheduler.blocks.stored_at(piece.block)
-            assert stored is not None, f"rows of step '{name}' were committed before they were stored"
-            part, first_row = stored
-            number = numbers.setdefault(part, len(numbers))
-            segments.append(Segment(number, first_row + piece.start, piece.rows))
-        return Manifest(
-            function=plan.function,
-            output_key=plan.output_key,
-            rows=state.counters.rows_out,
-            content=state.content,
-            parts=tuple(numbers),
-            segments=merge_segments(segments),
-            lineage=self._lineage(name),
-            run=self._settings.run,
-            seconds=state.counters.seconds,
-            input_tokens=state.counters.input_tokens,
-            output_tokens=state.counters.output_tokens,
-        )
-
-    def _lineage(self, name: str) -> dict[str, str]:
-        """``{output key: content digest}`` of a step and of all above it; they have all ended."""
-        if name not in self._running:
-            return dict(self.manifests[name].lineage)
-        lineage = {self._running[name].output_key: self._scheduler.steps[name].content}
-        for source in self._plan.graph.predecessors(name):
-            lineage.update(self._lineage(source))
-        return lineage
 
     def _commit(self, name: str, manifest: Manifest) -> None:
         try:
