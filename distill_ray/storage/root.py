@@ -29,7 +29,8 @@ def open_storage(url: str, storage_options: Mapping[str, Any] | None = None) -> 
 
     Args:
         url: a local path, or any fsspec URL (``gs://bucket/prefix``).
-        storage_options: given to the fsspec file system; never written anywhere.
+        storage_options: given to the fsspec file system; never written anywhere. Where they are options of
+            several protocols (``{"gs": {...}, "s3": {...}}``), those of the URL's are.
 
     Raises:
         StorageError: the URL has a password in it, or a slash too few.
@@ -47,4 +48,13 @@ def open_storage(url: str, storage_options: Mapping[str, Any] | None = None) -> 
             f"The cache root {parts.scheme}://...@{parts.hostname} has a password in its URL, which would "
             "be shown in logs and records: give it in `storage_options` instead."
         )
-    return ObjectStorage(url.rstrip("/"), dict(storage_options or {}))
+    return ObjectStorage(url.rstrip("/"), _options_for(parts.scheme, storage_options or {}))
+
+
+def _options_for(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    if options and all(isinstance(each, Mapping) for each in options.values()):
+        import fsspec
+
+        if set(options) <= set(fsspec.available_protocols()):
+            return dict(options.get(protocol, {}))
+    return dict(options)

@@ -27,6 +27,8 @@ from distill_ray.steps import LoadDataFromDicts, LoadDataFromFileSystem, Step, S
 from distill_ray.steps.tasks import TextGeneration
 from distill_ray.storage import open_storage
 from distill_ray.types import RuntimeParameter, Unsigned
+from tests.faulty_proxy import FaultyProxy
+from tests.s3_server import S3Root
 
 MARK = "hunter2"
 """Part of every secret here."""
@@ -304,9 +306,45 @@ def test_a_secret_in_a_signed_collection_does_not_count_and_is_not_kept(cache_ro
     assert decisions == ["compute", "hit"]
 
 
-def test_a_store_that_refuses_its_credentials_does_not_show_them() -> None:
+def test_a_store_that_refuses_its_credentials_does_not_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILL_RAY_RETRY_SECONDS", "0")
     for options in ({"token": secret("token")}, {"token": {"private_key": secret("token")}}):
         storage = open_storage("gs://bucket/cache", options)
         with pytest.raises(StorageError) as refused:
             storage.read("object")
         check_nowhere(str(refused.value), repr(storage))
+
+
+def test_what_a_store_answers_is_told_without_the_credentials_that_it_repeats(
+    s3_root: S3Root, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, said: Any
+) -> None:
+    monkeypatch.setenv("DISTILL_RAY_RETRY_SECONDS", "0")
+    proxy = FaultyProxy(s3_endpoint)
+    proxy.start()
+    proxy.refuse(lambda _: True, 403, f"no such secret: {secret('s3')}")
+    try:
+        options = {**s3_root.storage_options, "endpoint_url": proxy.url, "secret": secret("s3")}
+        storage = open_storage(s3_root.url, options)
+        for act in (storage.read, storage.sizes, lambda path: storage.publish(path, b"")):
+            with pytest.raises(StorageError) as refused:
+                act("object")
+            check_nowhere(said(), "".join(traceback.format_exception(refused.value)), repr(storage))
+    finally:
+        proxy.close()
+
+
+def test_a_root_is_used_without_its_credentials_being_kept(
+    s3_root: S3Root, tmp_path: Path, said: Any
+) -> None:
+    options = {"s3": {**s3_root.storage_options, "secret": secret("s3")}}
+    with Pipeline(name="bucketed", cache_dir=s3_root.url, storage_options=options) as pipeline:
+        LoadDataFromDicts(data=[{"n": 1}]) >> Signed(headers={})
+    distiset = pipeline.run(engine="inline")
+    pipeline.save(tmp_path / "pipeline.yaml")
+    from s3fs import S3FileSystem
+
+    S3FileSystem(skip_instance_cache=True, **s3_root.storage_options).get(
+        s3_root.url, str(tmp_path / "bucket"), recursive=True
+    )
+    assert list(tmp_path.glob("bucket/steps/*/parts/*.parquet"))
+    check_nowhere(said(), distiset.report.model_dump_json(), repr(pipeline), folders=(tmp_path,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,19 @@ def test_a_path_is_a_folder_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_url_is_a_prefix_of_a_bucket() -> None:
     assert open_storage("gs://bucket/prefix/") == ObjectStorage("gs://bucket/prefix")
+
+
+def test_options_may_be_given_by_protocol() -> None:
+    by_protocol: dict[str, dict[str, Any]] = {
+        "gs": {"token": "anon"},
+        "s3": {"client_kwargs": {"region_name": "eu-west-1"}},
+    }
+    for protocol in ("gs", "s3", "az"):
+        chosen = ObjectStorage(f"{protocol}://b", by_protocol.get(protocol, {}))
+        assert open_storage(f"{protocol}://b", by_protocol) == chosen
+    plain: list[dict[str, Any]] = [{"token": "anon"}, by_protocol["s3"], {"gs": {}, "client_kwargs": {}}]
+    for options in plain:
+        assert open_storage("s3://b", options) == ObjectStorage("s3://b", options)
 
 
 def test_a_password_in_the_url_is_refused_without_showing_it() -> None:
