@@ -50,6 +50,7 @@ class Request:
         sent: bytes of its body.
         received: bytes of the body of the server's reply.
         name: of the object, or of the folder that is listed: of Google's JSON API only.
+        exclusive: whether an object is to be written only where there is none.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Request:
     sent: int = 0
     received: int = 0
     name: str = ""
+    exclusive: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -133,7 +135,13 @@ class FaultyProxy:
             self._down_until = time.monotonic() + seconds
 
     def refuse(self, which: Callable[[Request], bool], status: int, message: str = "refused") -> None:
-        """From now on refuse these requests for good."""
+        """From now on refuse these requests for good.
+
+        Args:
+            which: of these.
+            status: the reply's.
+            message: what it says in Google's words; S3's own are XML.
+        """
         with self._lock:
             self._refused.append((which, status, message))
 
@@ -185,10 +193,13 @@ class FaultyProxy:
         body = await asked.read()
         path, query = asked.raw_path.partition("?")[0], dict(asked.query)
         name = _name(path, query, body)
-        request = Request(asked.method, path, query, 0, sent=len(body), name=name)
+        exclusive = "If-None-Match" in asked.headers or "ifGenerationMatch" in query
+        request = Request(asked.method, path, query, 0, sent=len(body), name=name, exclusive=exclusive)
         if refusal := self._refusal(request):
             status, message, fault = refusal
             self._note(request, status, fault)
+            if message.startswith("<"):
+                return web.Response(status=status, text=message, content_type="application/xml")
             return web.json_response({"error": {"code": status, "message": message}}, status=status)
         fault = self._fault(request)
         if fault in {"429", "503"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -106,6 +107,9 @@ class ObjectStorage:
         except (NotImplementedError, TypeError):  # a file system that knows no such mode
             self._send(path, data)
         except Exception as error:
+            if getattr(error, "errno", None) == errno.ENOSYS:  # a store that knows none
+                self._send(path, data)
+                return True
             # After a lost reply the client tries again and meets its own object, or gives up on a write
             # that was made: what is there now decides.
             with suppress(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from distill_ray.cache.exclusive import creates_exclusively
 from distill_ray.errors import ParameterError, StorageError
 from distill_ray.storage import Storage, open_storage, patience
 from distill_ray.testing import StorageContract
@@ -253,3 +254,17 @@ def test_requests_are_counted_by_what_they_are_about(far: Storage, faulty_proxy:
     far.put_if_absent("other", b"")
     far.delete(["other"])
     assert faulty_proxy.counts() == {"write": 3, "read": 2, "list": 2, "delete": 1}
+
+
+def test_a_store_that_knows_no_create_replaces_and_says_so_by_its_answers(
+    far_s3: Storage, s3_proxy: FaultyProxy
+) -> None:
+    """As some stores do that speak S3: manifests are stored all the same, and leases are known to be useless."""
+    unknown = (
+        "<Error><Code>NotImplemented</Code><Message>A header implies what is not here.</Message></Error>"
+    )
+    s3_proxy.refuse(lambda request: request.exclusive, 501, unknown)
+    assert far_s3.put_if_absent("object", b"first")
+    assert far_s3.put_if_absent("object", b"second")
+    assert far_s3.read("object") == b"second"
+    assert not creates_exclusively(far_s3)
