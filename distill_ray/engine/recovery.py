@@ -140,8 +140,8 @@ def recover(state: StepState, blocks: Blocks) -> Iterator[Action]:
         replica = state.to_search.pop()
         state.searched.add(replica)
         yield FindParts(state.spec.name, replica)
-    if state.lost:
-        yield from relieve(state)  # a replica that lives may have them in parts soon
+    if not state.lost <= state.orphans.keys():
+        yield from relieve(state)  # who made the others lives, and may have them in parts soon
     if state.searched:
         return
     for block in [block for block in state.orphans if block not in state.calls]:
