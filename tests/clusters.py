@@ -235,6 +235,7 @@ class Cluster:
         command = [*before, RAY, "start", "--block", f"--labels={marks}", f"--temp-dir={folder}", *options]
         # Ports that the system gives: the usual range is shared by all Rays of a machine.
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={STORE_BYTES}"]
+        command += [f"--dashboard-agent-listen-port={free_ports(1)[0]}"]  # without it there are no jobs
         own = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
         unset = {"RAY_ADDRESS", "RAY_JOB_ID", "CUDA_VISIBLE_DEVICES"}
         inherited = {key: value for key, value in os.environ.items() if key not in unset}

@@ -21,6 +21,9 @@ from distill_ray.errors import ClusterError, ParameterError
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Where Ray's own commands look for the cluster, in this order."""
 
+READY_SECONDS = 60.0
+"""How long a cluster that has just begun may take until it starts jobs."""
+
 PATIENCE_SECONDS = 120.0
 """How long a job that is followed may be out of reach."""
 
@@ -131,16 +134,18 @@ class JobClient:
         }
         if job.packages:
             runtime_env["py_modules"] = [str(package) for package in job.packages]
-        try:
-            return str(
-                self._client.submit_job(
-                    entrypoint=job.command,
-                    runtime_env=runtime_env,
-                    submission_id=job.submission_id or None,
-                )
-            )
-        except Exception as error:
-            raise ClusterError(f"The cluster at {self.address} did not take the job: {error}") from error
+        options = {"entrypoint": job.command, "submission_id": job.submission_id or None}
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                return str(self._client.submit_job(runtime_env=runtime_env, **options))
+            except Exception as error:
+                # The dashboard is up before what starts jobs is: an agent on the head.
+                if "No available agent" not in str(error) or time.monotonic() >= deadline:
+                    raise ClusterError(
+                        f"The cluster at {self.address} did not take the job: {str(error).rstrip('.')}."
+                    ) from error
+            time.sleep(RETRY_SECONDS)
 
     def outcome(self, job: str) -> Outcome:
         """How a job stands now."""
