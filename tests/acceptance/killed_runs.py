@@ -204,10 +204,12 @@ class Site:
                     return node
         raise AssertionError(f"no node has a replica of {step}\n{self.said()}")
 
-    def kill_driver(self, step: str, when: str) -> None:
-        """Kill the driver alone, and start it again."""
+    def kill_driver(self, step: str, when: str, node: Node | None = None) -> None:
+        """Kill the driver, alone or with the node that it is on."""
         self.wait_for_moment(step, when)
         self.runs[-1].kill()
+        if node:
+            node.kill()
         self.note_kill(step, {work.pid for work in self.work()})
         assert self.runs[-1].wait(DEADLINE) == -signal.SIGKILL
 
