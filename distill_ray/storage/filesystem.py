@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -114,6 +115,7 @@ def _google_filesystem(url: str, settings: Mapping[str, Any], defaults: Mapping[
     # By its module: what fsspec's registry gives for "gs" asks the kind of every bucket first, over gRPC.
     from gcsfs.core import GCSFileSystem
 
+    logging.getLogger("gcsfs").addFilter(_is_news)
     ours = {
         "consistency": "md5",  # of what was sent, against what the store says it holds
         # Only a silent connection counts: gcsfs tries again after that, but not after a total time-out.
@@ -123,6 +125,11 @@ def _google_filesystem(url: str, settings: Mapping[str, Any], defaults: Mapping[
     session = dict(chosen.get("session_kwargs") or {})
     session["trace_configs"] = [*session.get("trace_configs", ()), _watched(store_of(url))]
     return GCSFileSystem(**{**chosen, "session_kwargs": session})
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether gcsfs's log says what is not raised as well: of each error it also logs where it came from."""
+    return record.module != "retry" or record.exc_info is None
 
 
 def _watched(store: str) -> Any:

@@ -207,6 +207,15 @@ def test_what_is_refused_for_good_fails_at_once_and_says_what_to_do(
         far.put_if_absent("new", b"")
 
 
+def test_what_is_raised_is_not_logged_as_well(
+    far: Storage, faulty_proxy: FaultyProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty_proxy.refuse(lambda _: True, 401)
+    with pytest.raises(StorageError):
+        far.read("object")
+    assert not caplog.records
+
+
 def test_a_bucket_that_is_not_there_is_named_whatever_is_asked_of_it(
     gcs_root: GcsRoot, s3_root: S3Root
 ) -> None:
@@ -259,10 +268,8 @@ def test_requests_are_counted_by_what_they_are_about(far: Storage, faulty_proxy:
 def test_a_store_that_knows_no_create_replaces_and_says_so_by_its_answers(
     far_s3: Storage, s3_proxy: FaultyProxy
 ) -> None:
-    """As some stores do that speak S3: manifests are stored all the same, and leases are known to be useless."""
-    unknown = (
-        "<Error><Code>NotImplemented</Code><Message>A header implies what is not here.</Message></Error>"
-    )
+    """As some stores do that speak S3: manifests are stored all the same, and leases known to be useless."""
+    unknown = "<Error><Code>NotImplemented</Code><Message>What is that header?</Message></Error>"
     s3_proxy.refuse(lambda request: request.exclusive, 501, unknown)
     assert far_s3.put_if_absent("object", b"first")
     assert far_s3.put_if_absent("object", b"second")
