@@ -248,6 +248,12 @@ class Scheduler:
 
     def actions(self) -> Iterator[Action]:
         """Say what to do now. Each action counts as under way as soon as it was said."""
+        went_on = not self._winding_down
+        yield from self._actions()
+        if went_on and self._winding_down:  # a failure came to light on the way: what is there is to be written
+            yield from self._actions()
+
+    def _actions(self) -> Iterator[Action]:
         if released := self.blocks.release():
             yield ReleaseBlocks(released)
         for state in self.steps.values():
