@@ -250,7 +250,7 @@ class Scheduler:
         """Say what to do now. Each action counts as under way as soon as it was said."""
         went_on = not self._winding_down
         yield from self._actions()
-        if went_on and self._winding_down:  # a failure came to light on the way: what is there is to be written
+        if went_on and self._winding_down:  # a failure came to light: what is there is written
             yield from self._actions()
 
     def _actions(self) -> Iterator[Action]:
