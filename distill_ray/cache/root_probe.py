@@ -44,9 +44,9 @@ def leave_probe(storage: Storage) -> RootProbe:
     Raises:
         StorageError: it cannot be written, or another root cannot be read.
     """
-    folders = {each.url: frozenset(each.folders("")) for each in _others(storage)}
+    folders = {each.url: frozenset(each.folders("")) for each in others_of(storage)}
     probe = RootProbe(storage, secrets.token_hex(16), folders)
-    _first(storage).publish(probe.path, probe.token.encode())
+    first_of(storage).publish(probe.path, probe.token.encode())
     return probe
 
 
@@ -56,14 +56,14 @@ def answer_probe(probe: RootProbe, name: str) -> None:
     Raises:
         StorageError: this process cannot, or it sees another place under this URL. Nothing was written then.
     """
-    first = _first(probe.storage)
+    first = first_of(probe.storage)
     try:
         found = first.read(probe.path)
     except FileNotFoundError:
         found = b""
     if found != probe.token.encode():
         raise StorageError(f"what stands at {first.url} there is not what the driver sees here")
-    for other in _others(probe.storage):
+    for other in others_of(probe.storage):
         if missing := probe.folders[other.url] - set(other.folders("")):
             raise StorageError(f"{other.url} lacks there what the driver sees in it: {', '.join(missing)}")
     first.publish(probe.answer_path(name), _answer(probe, name))
@@ -75,7 +75,7 @@ def check_answer(probe: RootProbe, name: str) -> None:
     Raises:
         StorageError: there is none to be seen from here.
     """
-    first = _first(probe.storage)
+    first = first_of(probe.storage)
     try:
         found = first.read(probe.answer_path(name))
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def check_answer(probe: RootProbe, name: str) -> None:
 
 def remove_probe(probe: RootProbe, names: Iterable[str]) -> None:
     """Remove what was left, and the answers of these names, if there are any."""
-    _first(probe.storage).delete([probe.path, *map(probe.answer_path, names)])
+    first_of(probe.storage).delete([probe.path, *map(probe.answer_path, names)])
 
 
 def wrong_answers(probe: RootProbe, names: Iterable[str]) -> dict[str, str]:
@@ -107,9 +107,24 @@ def _answer(probe: RootProbe, name: str) -> bytes:
     return f"{probe.token} {name}".encode()
 
 
-def _first(storage: Storage) -> Storage:
+def first_of(storage: Storage) -> Storage:
+    """The root that is written to, of several that are read."""
     return storage.first if isinstance(storage, LayeredStorage) else storage
 
 
-def _others(storage: Storage) -> tuple[Storage, ...]:
+def others_of(storage: Storage) -> tuple[Storage, ...]:
+    """The roots that are only read."""
     return storage.others if isinstance(storage, LayeredStorage) else ()
+
+
+def remedy(url: str) -> str:
+    """What to do about a node that cannot use a root."""
+    if "://" not in url:
+        return (
+            "It is a folder of one machine: give a bucket that all nodes reach (such as "
+            "cache_dir='gs://bucket/prefix'), or a folder on a mount that all nodes share."
+        )
+    return (
+        "Every node needs the network, the credentials and the settings with which the driver reaches it: "
+        f"`distill-ray doctor --cache-dir {url} --address ADDRESS` shows them node by node."
+    )

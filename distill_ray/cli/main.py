@@ -28,6 +28,7 @@ from distill_ray import __version__, errors
 from distill_ray.cli.cache import cache
 from distill_ray.cli.demo import demo
 from distill_ray.cli.dependencies import what_is_missing
+from distill_ray.cli.doctor import doctor
 from distill_ray.cli.explain import explain
 from distill_ray.cli.plan import plan
 from distill_ray.cli.run import run
@@ -84,7 +85,7 @@ def cli() -> None:
     """
 
 
-for command in (run, submit, plan, explain, demo, cache):
+for command in (run, submit, plan, explain, demo, cache, doctor):
     cli.add_command(command)
 
 

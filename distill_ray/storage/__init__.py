@@ -5,6 +5,7 @@ Nothing else in distill_ray uses fsspec.
 
 from __future__ import annotations
 
+from distill_ray.storage.credential_kinds import credential_kinds
 from distill_ray.storage.layered import LayeredStorage
 from distill_ray.storage.local import LocalStorage
 from distill_ray.storage.objects import ObjectStorage
@@ -19,6 +20,7 @@ __all__ = [
     "ObjectStorage",
     "ReadOnlyStorage",
     "Storage",
+    "credential_kinds",
     "expand",
     "identity",
     "is_shared",

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from typing import Any
 
+from distill_ray.errors import ClusterError
 
-def connect() -> None:
+_REACH_SECONDS = 5.0
+"""How long a cluster's port may take to answer: Ray itself would try for minutes."""
+
+
+def connect(address: str = "") -> None:
     """Join the cluster of this process, of this job or of ``RAY_ADDRESS``, or start a local one.
 
     A bare ``ray.init()`` would join whatever cluster last left its address on this machine.
+
+    Args:
+        address: the cluster to join, whatever ``RAY_ADDRESS`` says; empty: as said above.
+
+    Raises:
+        ClusterError: the cluster that is named cannot be joined.
     """
     import ray
 
@@ -24,7 +36,36 @@ def connect() -> None:
         "logging_level": logging.WARNING,
         "configure_logging": False,
     }
-    if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
-        ray.init(**common)
-    else:
+    named = address or os.environ.get("RAY_ADDRESS", "")
+    if not named and not os.environ.get("RAY_JOB_ID"):
         ray.init(address="local", include_dashboard=False, **common)
+        return
+    _check_reachable(named)
+    try:
+        ray.init(address=address or None, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:  # RuntimeError: another Python or Ray
+        raise ClusterError(f"The Ray cluster at {named} cannot be joined: {error}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address at which nobody listens.
+
+    Raises:
+        ClusterError: nobody does, or it is the dashboard's.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"{address} is the address of a cluster's dashboard, which takes jobs (`distill-ray submit`). To "
+            "join the cluster from one of its nodes, give HOST:PORT of its head (6379 is Ray's usual port), "
+            "or `auto`."
+        )
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # such as `auto`
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(
+            f"No Ray cluster answers at {address}: {error}. Start one (`ray start --head` prints its "
+            "address), or give another address (RAY_ADDRESS, --address)."
+        ) from error

@@ -30,6 +30,11 @@ class RayNode:
     hostname: str
     resources: Amounts = field(hash=False)
 
+    @property
+    def label(self) -> str:
+        """Its name where there is little room."""
+        return f"{self.address} {self.id[:8]}"
+
     def __str__(self) -> str:
         return f"{self.hostname} ({self.address}, node {self.id[:12]})"
 
@@ -59,7 +64,11 @@ def living_nodes() -> list[RayNode]:
 
 
 def own_node() -> str:
-    """The id of the node that this process is connected to."""
+    """The id of the node that this process is on; empty where it is on none."""
+    from ray.util.client import ray as client
+
+    if client.is_connected():  # over ray:// this process is on no node
+        return ""
     return str(ray.get_runtime_context().get_node_id())
 
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from distill_ray.cache.root_probe import RootProbe, answer_probe, leave_probe, remove_probe, wrong_answers
+from distill_ray.cache.root_probe import (
+    RootProbe,
+    answer_probe,
+    leave_probe,
+    remedy,
+    remove_probe,
+    wrong_answers,
+)
 from distill_ray.engine.on_ray.each_node import RayNode, Reply, ask_each, living_nodes, own_node
 from distill_ray.engine.on_ray.placement import is_placeable
 from distill_ray.errors import StorageError
@@ -88,17 +95,4 @@ def _refusal(storage: Storage, problems: Mapping[RayNode, str], asked: int) -> s
     return (
         f"The cache root {storage.url} cannot be used from {len(problems):,} of the {asked:,} nodes that may "
         f"run a step:{listed}\n{remedy(storage.url)}"
-    )
-
-
-def remedy(url: str) -> str:
-    """What to do about a node that cannot use a root."""
-    if "://" not in url:
-        return (
-            "It is a folder of one machine: give a bucket that all nodes reach (such as "
-            "cache_dir='gs://bucket/prefix'), or a folder on a mount that all nodes share."
-        )
-    return (
-        "Every node needs the network, the credentials and the settings with which the driver reaches it: "
-        f"`distill-ray doctor --cache-dir {url} --address ADDRESS` shows them node by node."
     )
