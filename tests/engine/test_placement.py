@@ -51,3 +51,11 @@ def test_two_half_full_nodes_do_not_hold_a_replica_that_wants_one() -> None:
 def test_what_no_node_has_is_refused_by_name(resources: StepResources) -> None:
     with pytest.raises(ResourceError, match=r"Step 'huge' declares .* which no node of the cluster has"):
         check_placeable("huge", resources, [NODE, NODE])
+
+
+def test_the_refusal_says_what_each_kind_of_node_has() -> None:
+    nodes = [{"node:10.0.0.1": 1.0, "CPU": 8.0}, *({"node:10.0.0.2": 1.0, "CPU": 2.0, "GPU": 1.0},) * 2]
+    with pytest.raises(ResourceError) as refused:
+        check_placeable("huge", StepResources(cpus=4, gpus=2), nodes)
+    assert "declares CPU 4, GPU 2 for each replica" in str(refused.value)
+    assert "10.0.0.1: CPU 8, GPU 0; 2 nodes (10.0.0.2): CPU 2, GPU 1." in str(refused.value)

@@ -11,6 +11,9 @@ from distill_ray.resources import StepResources
 Amounts = Mapping[str, float]
 """Amounts of resources by Ray's names: ``{"CPU": 2, "GPU": 0.5}``."""
 
+_LISTED = 4
+"""Nodes that are named in a message."""
+
 
 def actor_options(resources: StepResources) -> dict[str, Any]:
     """What a replica asks of Ray. Ray itself never restarts an actor: the driver decides what then."""
@@ -55,11 +58,35 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
     asked = wanted(resources)
     if is_placeable(resources, nodes):
         return
-    have = "; ".join(str({name: node.get(name, 0) for name in asked}) for node in nodes)
     raise ResourceError(
-        f"Step '{step}' declares {asked} for each replica, which no node of the cluster has ({have}). "
-        "Lower `resources` of the step, or add a node that has them."
+        f"Step '{step}' declares {_spoken(asked)} for each replica, which no node of the cluster has: "
+        f"{_what_nodes_have(asked, nodes)}. Lower `resources` of the step, or add a node that has them."
     )
+
+
+def _what_nodes_have(asked: Amounts, nodes: Sequence[Amounts]) -> str:
+    """Of what is asked for; nodes that have the same are named together."""
+    alike: dict[str, list[str]] = {}
+    for node in nodes:
+        alike.setdefault(_spoken({name: node.get(name, 0) for name in asked}), []).append(_address(node))
+    return "; ".join(f"{_some(addresses)}: {have}" for have, addresses in alike.items()) or "it has none"
+
+
+def _spoken(amounts: Amounts) -> str:
+    return ", ".join(f"{name} {amount:.12g}" for name, amount in amounts.items())
+
+
+def _address(node: Amounts) -> str:
+    """The node's IP address: Ray makes it a resource of the node."""
+    names = (name.removeprefix("node:") for name in node if name.startswith("node:"))
+    return next((name for name in names if not name.startswith("__")), "a node")
+
+
+def _some(addresses: Sequence[str]) -> str:
+    listed = ", ".join(dict.fromkeys(addresses[:_LISTED]))
+    if len(addresses) == 1:
+        return listed
+    return f"{len(addresses)} nodes ({listed}{', ...' if len(addresses) > _LISTED else ''})"
 
 
 def is_placeable(resources: StepResources, nodes: Sequence[Amounts]) -> bool:
