@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,12 +31,23 @@ class GcsRoot:
 @pytest.fixture(scope="session")
 def gcs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running server."""
-    folder = tmp_path_factory.mktemp("gcs")
+    with serving(tmp_path_factory.mktemp("gcs"), "-backend", "memory") as address:
+        yield address
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """Run a server, and give its address.
+
+    Args:
+        folder: where its log goes.
+        options: of the server: what it keeps objects in. In memory each request takes time for every object.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     host, port = address.split(":")
-    command = [str(_binary()), "-scheme", "http", "-host", host, "-port", port, "-backend", "memory"]
+    command = [str(_binary()), "-scheme", "http", "-host", host, "-port", port, *options]
     command += ["-external-url", f"http://{address}", "-public-host", address]
     # To a file: the server stops once an undrained pipe is full.
     with (folder / "server.log").open("wb") as log:

@@ -1,8 +1,9 @@
 """Rows in their order, each in some part: which parts to read for which rows, and when.
 
 A run of rows that continue each other in one part is read by itself, so walking through a leaf holds one part
-at a time. Rows in another order (shuffled, or of a resumed run) are gathered: as many at once as memory
-allows, each part being read once for all of these.
+at a time; where rows of several parts alternate, as several replicas leave them, these parts together, as
+far as memory allows. Rows in another order (shuffled, or of a resumed run) are gathered: as many at once as
+memory allows, each part being read once for all of these.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from distill_ray.cache.kept_parts import KeptParts
 from distill_ray.cache.manifest import Segment
 from distill_ray.cache.rows import concat_tables, decode_rows, read_mark
 from distill_ray.cache.store import READERS
@@ -43,7 +45,9 @@ class RowsInParts:
         self._parts = parts
         self._segments = tuple(segments)
         self._starts = [0, *accumulate(segment.rows for segment in self._segments)]
-        self._kept: tuple[int, pa.Table] | None = None
+        self._read: KeptParts[int, pa.Table] = KeptParts(parts.read, lambda table: table.nbytes)
+        ends = self._starts[1:]
+        self._ends = {segment.part: end for segment, end in zip(self._segments, ends, strict=True)}
         self._names = None if names is None else list(names)
 
     def __len__(self) -> int:
@@ -88,11 +92,17 @@ class RowsInParts:
             rows: numbers from 0 up to the length.
             at_once: rows that may be gathered from several parts; by default as many as memory allows.
         """
+        in_order = isinstance(rows, range) and rows.step == 1
+        passed = rows[0] if rows else 0
         for window in self._windows(rows, at_once or self._gathered_at_once()):
             if len(window) == 1:
                 yield self._read(window[0].part).slice(window[0].first_row, window[0].rows)
             else:
                 yield from self._gather(window)
+            passed += sum(run.rows for run in window)
+            for part in {run.part for run in window if in_order}:
+                if self._ends[part] <= passed:
+                    self._read.spend(part)
 
     def _part_numbers(self) -> list[int]:
         return list(dict.fromkeys(segment.part for segment in self._segments))
@@ -109,12 +119,6 @@ class RowsInParts:
         decoded = (decode_rows(table.slice(segment.first_row, segment.rows)) for segment in ours)
         present = dict.fromkeys(chain.from_iterable(chain.from_iterable(decoded)))
         return [name for name in table.column_names if name in present]
-
-    def _read(self, part: int) -> pa.Table:
-        if self._kept is None or self._kept[0] != part:
-            self._kept = None  # before the next one comes: never two at once
-            self._kept = part, self._parts.read(part)
-        return self._kept[1]
 
     def _gathered_at_once(self) -> int:
         mean = self._parts.size / max(1, len(self))
@@ -161,9 +165,8 @@ class RowsInParts:
         for run in window:
             by_part.setdefault(run.part, []).append((place, run))
             place += run.rows
-        kept = self._kept[0] if self._kept else None
         tables, order, taken = [], array("q", bytes(8 * place)), 0
-        for part in sorted(by_part, key=lambda part: part != kept):
+        for part in sorted(by_part, key=lambda part: part not in self._read):
             numbers = array("q")
             for place, run in by_part[part]:
                 numbers.extend(range(run.first_row, run.first_row + run.rows))

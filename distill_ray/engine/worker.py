@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 
 import pyarrow as pa
 
+from distill_ray.cache.kept_parts import KeptParts
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import DIGEST_SIZE, decode_rows, encode_rows, row_digests
 from distill_ray.cache.store import CacheStore
@@ -131,7 +132,9 @@ class Worker:
         tag = writer_tag(setup.position, replica)
         self._writer = PartWriter(self._store, setup.function, setup.run, tag, setup.writer)
         # One part of each step above, and one more: a batch may end in the next part of one of them.
-        self._read = lru_cache(maxsize=max(4, len(setup.sources) + 1))(self._read_part)
+        self._read: KeptParts[StoredPart, _Part] = KeptParts(
+            self._read_part, lambda part: part.table.nbytes, at_least=len(setup.sources) + 1
+        )
         self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
         self._offset = 0
         self._ended = False

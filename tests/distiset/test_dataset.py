@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import Segment
-from distill_ray.distiset import Dataset
+from distill_ray.distiset import Dataset, rows
 from distill_ray.errors import CorruptObjectError
 from distill_ray.types import Row
 from tests.damage import cut, flip
@@ -92,6 +92,16 @@ def test_gathering_rows_of_several_parts_reads_each_part_once(tmp_path: Path) ->
     interleaved = [Segment(part, row, 1) for row in range(10) for part in range(4)]
     made = make(tmp_path, NUMBERS, interleaved)
     assert ns(made.dataset) == [part * 10 + row for row in range(10) for part in range(4)]
+    assert len(made.storage.reads) == 4
+
+
+def test_long_stretches_of_several_parts_that_alternate_read_each_part_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MAX_GATHERED_ROWS", 16)
+    alternating = [Segment(part, row, 5) for row in (0, 5) for part in range(4)]
+    made = make(tmp_path, NUMBERS, alternating)
+    assert ns(made.dataset) == [part * 10 + row + n for row in (0, 5) for part in range(4) for n in range(5)]
     assert len(made.storage.reads) == 4
 
 
