@@ -17,7 +17,13 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("DISTILL_RAY_PROGRESS", "none")
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-pytest_plugins = ["tests.clusters", "tests.gcs_server", "tests.s3_server", "tests.azure_server", "tests.faulty_proxy"]
+pytest_plugins = [
+    "tests.clusters",
+    "tests.gcs_server",
+    "tests.s3_server",
+    "tests.azure_server",
+    "tests.faulty_proxy",
+]
 
 
 @pytest.fixture(autouse=True)

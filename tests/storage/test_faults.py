@@ -254,6 +254,18 @@ def test_a_write_that_fails_for_good_leaves_what_was_there(
     assert near.read("folder/old") == b"old"
 
 
+@pytest.mark.slow
+def test_a_large_object_is_what_was_sent_though_its_requests_fail(
+    near: Storage, far: Storage, faulty_proxy: FaultyProxy
+) -> None:
+    """Where a reply is lost this server takes a piece twice: the digest tells, and all is sent again."""
+    faulty_proxy.inject(0.3, "lost", "truncated", "503", kinds=("write",))
+    data = secrets.token_bytes(1 << 20) * 101
+    for start in range(3):
+        far.publish("object", data[start:])
+        assert near.read("object") == data[start:]
+
+
 def test_requests_are_counted_by_what_they_are_about(far: Storage, faulty_proxy: FaultyProxy) -> None:
     far.publish("folder/object", FRAMED)
     far.read("folder/object")
