@@ -15,7 +15,7 @@ from distill_ray.cache.records import FunctionRecord, LastRuns, RunRecord
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.graph import Graph
-from distill_ray.plan import Plan, StepPlan, aggregated_signature, make_plan, sign
+from distill_ray.plan import Plan, StepPlan, aggregated_signature, is_outdated, make_plan, sign
 from distill_ray.steps import GeneratorStep, Step, StepInput
 from distill_ray.storage import open_storage
 from distill_ray.types import GeneratorStepOutput, StepOutput
@@ -254,6 +254,20 @@ def test_a_manifest_that_cannot_be_believed_is_computed_again_and_replaced() -> 
     assert decisions(plan) == {"load": "not needed", "ask": "hit", "judge": "resume"}
     assert plan["judge"].reason == "2 of its 3 parts are gone or cut: a"
     assert plan["judge"].replace_manifest
+
+
+def test_a_plan_is_outdated_once_an_output_is_there_that_was_missing() -> None:
+    catalog = MemoryCatalog()
+    plan = plan_of(graph_of(CHAIN), catalog)
+    assert not is_outdated(plan, catalog)
+    catalog.asked.clear()
+    catalog.store(plan, "load")
+    assert is_outdated(plan, catalog)
+    assert sorted(catalog.asked) == sorted(step.output_key for step in plan.steps)
+    newer = plan_of(graph_of(CHAIN), catalog)
+    catalog.asked.clear()
+    assert not is_outdated(newer, catalog)
+    assert newer["load"].output_key not in catalog.asked, "it is a hit already"
 
 
 def test_steps_of_one_layer_are_asked_about_at_the_same_time() -> None:

@@ -24,7 +24,8 @@ _DECODED_AT_ONCE: Final = 1_000
 class Dataset:
     """Rows as the last step gave them: exactly, in order, and read only when they are asked for.
 
-    Making one reads nothing. Iterating holds one part of the cache at a time.
+    Making one reads nothing. Iterating holds one part of the cache at a time, or several whose rows
+    alternate.
 
     - ``dataset[3]``, ``dataset[-1]``: a row, a dict; reads the part that it lies in
     - ``dataset[10:20]``, ``dataset[::2]``: a `Dataset` of these rows, which are not read yet

@@ -93,6 +93,20 @@ def test_an_old_output_goes_with_its_parts_and_a_used_one_stays(any_store: Cache
     assert record_names(any_store.storage) == []
 
 
+def test_the_notes_beside_parts_go_with_the_last_of_these(any_store: CacheStore) -> None:
+    notes = [f"{function.parts_folder}/_used.20260131.0a1b" for function in (FUNCTION, OTHER)]
+    for note in notes:
+        any_store.storage.publish(note, b"{}")
+    old, new = run_id(40), run_id(5)
+    any_store.storage.publish(FUNCTION.signature_file, b"{}")
+    put_output(any_store, "old", old, [put_part(any_store, old)])
+    put_part(any_store, new, function=OTHER)
+    collect(any_store, older_than=30 * DAY)
+    assert any_store.storage.sizes(FUNCTION.parts_folder) == {}
+    assert any_store.storage.sizes(FUNCTION.folder) == {}
+    assert len(any_store.storage.sizes(OTHER.parts_folder)) == 2
+
+
 def test_without_a_policy_a_crashed_runs_units_stay_and_its_merged_parts_go(any_store: CacheStore) -> None:
     run = run_id(100)
     small = [put_part(any_store, run, first) for first in (0, 10, 20)]

@@ -54,6 +54,16 @@ def test_without_a_policy_only_garbage_goes() -> None:
     assert gone(choose([facts], NOBODY, KEEP_ALL)) == {"small", "outputs/b.json"}
 
 
+def test_an_output_gets_a_day_more_than_the_records_of_its_use_say() -> None:
+    """Uses on one day are recorded once."""
+    day = 24 * 3600.0
+    ages = {"a": 30 * day, "b": 30.9 * day, "c": 31.1 * day}
+    facts = function_of([], [output(name, age=age) for name, age in ages.items()])
+    assert gone(choose([facts], NOBODY, Policy(NOW, older_than=30 * day))) == {"outputs/c.json"}
+    hours = Policy(NOW, older_than=3600.0)
+    assert gone(choose([function_of([], [output("a", age=3601.0)])], NOBODY, hours)) == {"outputs/a.json"}
+
+
 def test_a_replaced_part_stays_while_an_output_rests_on_it() -> None:
     facts = function_of([part("small", replaced=True), part("merged")], [output("a", "small")])
     assert gone(choose([facts], NOBODY, KEEP_ALL)) == set()

@@ -163,6 +163,18 @@ def test_of_several_that_follow_a_dead_run_exactly_one_holds(storage: Storage, c
         assert list(pool.map(Run.holds, runs)).count(True) == 1
 
 
+def test_it_is_known_whether_others_had_what_is_asked_for(first: Run, second: Run, storage: Storage) -> None:
+    """Else what was found before the leases were taken is all that there is."""
+    first.acquire()
+    assert not first.leases.followed
+    second.acquire()
+    assert second.leases.followed
+    first.end()
+    third = Run(storage, "third", Clock())
+    assert third.holds()
+    assert third.leases.followed
+
+
 def test_what_was_released_leaves_nothing_and_is_free(first: Run, second: Run, storage: Storage) -> None:
     assert first.holds()
     first.end()

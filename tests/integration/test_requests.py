@@ -239,6 +239,21 @@ def test_of_a_partial_hit_each_step_that_is_found_is_one_request_and_the_parts_t
     assert deciding - asked_again <= hits + 3
 
 
+@pytest.mark.parametrize("times_before", [1, 3])
+def test_where_rows_are_added_each_stored_part_is_asked_for_its_index_once(
+    far_root: GcsRoot, faulty_proxy: FaultyProxy, times_before: int
+) -> None:
+    for time_ in range(1, times_before + 1):
+        run_and_read(chain(far_root, rows=time_ * ROWS))
+    with faulty_proxy.counting() as asked:
+        distiset = run_and_read(chain(far_root, rows=(times_before + 1) * ROWS))
+    assert distiset.report.steps["last"].rows_computed == ROWS
+    of_two_steps, of_the_leaf = 2 * times_before, times_before + 1
+    parts = {"read part": of_two_steps + of_the_leaf, "write part": 3}
+    functions = {"read preimage": 3, "delete note": 1}  # another loader, and two steps as they were
+    assert counted(asked, far_root) <= bound(RUN, times(3, STEP), parts, functions)
+
+
 # A cold run.
 
 
