@@ -237,6 +237,7 @@ class Cluster:
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={STORE_BYTES}"]
         command += [f"--dashboard-agent-listen-port={free_ports(1)[0]}"]  # without it there are no jobs
         own = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+        own["HOME"] = str(folder)  # so that nodes share no folder by accident
         unset = {"RAY_ADDRESS", "RAY_JOB_ID", "CUDA_VISIBLE_DEVICES"}
         inherited = {key: value for key, value in os.environ.items() if key not in unset}
         with (folder / "start.log").open("wb") as log:
@@ -268,9 +269,13 @@ def _own_address() -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A head and three worker nodes with different resources, started once: kill none of these."""
-    with Cluster() as started:
+def cluster(gcs_endpoint: str) -> Iterator[Cluster]:
+    """A head and three worker nodes with different resources, started once: kill none of these.
+
+    What is needed to reach ``gs://`` is said by variables of each node, as a real one has credentials.
+    """
+    reach = {"ENDPOINT_URL": gcs_endpoint, "TOKEN": "anon", "PROJECT": "test"}
+    with Cluster(environment={f"FSSPEC_GCS_{name}": value for name, value in reach.items()}) as started:
         started.add_nodes(
             {"name": "plain", "cpus": 2, "resources": {"plain": 10}},
             {"name": "gpus", "cpus": 1, "gpus": 2, "resources": {"accelerator_type:A100": 1}},
