@@ -124,7 +124,4 @@ def remedy(url: str) -> str:
             "It is a folder of one machine: give a bucket that all nodes reach (such as "
             "cache_dir='gs://bucket/prefix'), or a folder on a mount that all nodes share."
         )
-    return (
-        "Every node needs the network, the credentials and the settings with which the driver reaches it: "
-        f"`distill-ray doctor --cache-dir {url} --address ADDRESS` shows them node by node."
-    )
+    return "Every node needs the network, the credentials and the settings with which the driver reaches it."

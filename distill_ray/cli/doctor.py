@@ -88,7 +88,7 @@ def doctor(*, cache_dir: tuple[str, ...], address: str, as_json: bool) -> Record
         places += _nodes(address, storage, usable=not here.error)
     exit_code = 3 if any(place.error for place in places) else 0
     if not as_json:
-        click.echo("\n".join(_lines(storage.url, places)))
+        click.echo("\n".join(report_lines(storage.url, places)))
     return {
         "cache_dir": urls,
         "status": "unusable" if exit_code else "usable",
@@ -106,7 +106,8 @@ def _nodes(address: str, storage: Storage, *, usable: bool) -> list[Place]:
     ]
 
 
-def _lines(url: str, places: Sequence[Place]) -> Iterator[str]:
+def report_lines(url: str, places: Sequence[Place]) -> Iterator[str]:
+    """What there is to say, for people: the first place is this machine."""
     yield f"Cache root {url}"
     yield ""
     yield from _table(_SPEED_COLUMNS, [_speed_cells(place) for place in places])

@@ -94,5 +94,6 @@ def _refusal(storage: Storage, problems: Mapping[RayNode, str], asked: int) -> s
         listed += f"\n  and {len(problems) - _LISTED:,} more"
     return (
         f"The cache root {storage.url} cannot be used from {len(problems):,} of the {asked:,} nodes that may "
-        f"run a step:{listed}\n{remedy(storage.url)}"
+        f"run a step:{listed}\n{remedy(storage.url)} Node by node: "
+        f"`distill-ray doctor --cache-dir {storage.url} --address ADDRESS`."
     )
