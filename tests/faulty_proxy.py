@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import pytest
 from aiohttp import web
-from yarl import URL
 
 from tests.gcs_server import GcsRoot
 
@@ -225,7 +224,8 @@ class FaultyProxy:
 
     async def _forward(self, asked: web.Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
         headers = {name: value for name, value in asked.headers.items() if name.lower() not in _HOP_BY_HOP}
-        url = URL(f"{self._server}{asked.raw_path}", encoded=True)
+        server = urlsplit(self._server)
+        url = asked.url.with_host(server.hostname or "").with_port(server.port)  # quoted as it was
         async with self._client.request(
             asked.method, url, headers=headers, data=body, allow_redirects=False
         ) as reply:

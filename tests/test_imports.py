@@ -168,7 +168,7 @@ def test_what_the_package_imports_is_declared() -> None:
 def test_what_tests_and_scripts_import_is_declared() -> None:
     scripts = imported("tests") | imported("tools") | imported("examples") | imported("benchmarks")
     beside = {name for path in (ROOT / "tests").rglob("*.py") for name in (path.stem, path.parent.name)}
-    assert distributions(scripts - beside) <= declared("dependencies", "pandas", "hf", "dev")
+    assert distributions(scripts - beside) <= declared("dependencies", "pandas", "hf", "s3", "azure", "dev")
 
 
 def test_what_is_declared_is_used() -> None:
