@@ -97,6 +97,7 @@ class Node:
                     continue
             self.process.wait(20)
             known = psutil.wait_procs(running, timeout=20)[1]
+        self.process.wait(20)  # whoever ended it
 
 
 @dataclass
