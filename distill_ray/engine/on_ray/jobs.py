@@ -165,30 +165,53 @@ class JobClient:
         return asyncio.run(self._follow(job, write))
 
     async def _follow(self, job: str, write: Callable[[str], None]) -> Outcome:
-        shown, since = 0, time.monotonic()
+        said = _Said(write)
         while True:
-            try:
-                received = 0
+            with suppress(Exception):  # of tunnels that close what is silent, of a head node that is away
+                said.begin()
                 async for text in self._client.tail_job_logs(job):  # from the first line on, each time
-                    new = text[max(0, shown - received) :]
-                    received += len(text)
-                    if new:
-                        write(new)
-                        shown, since = received, time.monotonic()
+                    said.take(text)
+            try:
                 outcome = self.outcome(job)
-                if outcome.ended:
-                    # What was printed last may have come after the last look at it.
-                    write(self._client.get_job_logs(job)[shown:])
-                    return outcome
-                since = time.monotonic()
+                # What a broken connection lost, and what was printed after the last look at a job that ended.
+                said.begin()
+                said.take(self._client.get_job_logs(job))
             except Exception as error:
-                # A tunnel or a proxy that closes what is silent for long, or a head node that is away.
-                if time.monotonic() - since >= PATIENCE_SECONDS:
+                if said.seconds_ago() >= PATIENCE_SECONDS:
                     raise ClusterError(
-                        f"The cluster at {self.address} has been out of reach for {PATIENCE_SECONDS:.0f} s "
-                        f"({error}). Job {job} may go on there."
+                        f"The cluster at {self.address} has been out of reach for {PATIENCE_SECONDS:.0f} s: "
+                        f"{error}. Job {job} may go on there."
                     ) from error
+            else:
+                if outcome.ended:
+                    return outcome
             await asyncio.sleep(RETRY_SECONDS)
+
+
+class _Said:
+    """What a job printed, which comes again from its beginning, and is handed on once."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._shown = self._place = 0
+        self._heard = time.monotonic()
+
+    def begin(self) -> None:
+        """What comes next is the beginning."""
+        self._place = 0
+
+    def take(self, text: str) -> None:
+        """Take in what comes next; an answer without text is a sign of life too."""
+        self._heard = time.monotonic()
+        new = text[max(0, self._shown - self._place) :]
+        self._place += len(text)
+        if new:
+            self._shown = self._place
+            self._write(new)
+
+    def seconds_ago(self) -> float:
+        """How long nothing has been heard."""
+        return time.monotonic() - self._heard
 
 
 def _connected(address: str) -> Any:
