@@ -50,8 +50,9 @@ class Settings:
         run: the run's name in it.
         out: where the rows are written.
         seconds: what a row costs the model; the other steps take less.
-        pad: bytes that each row of ``group`` carries on: from some hundred on its calls' rows stay in the
-            object store of the node that made them, and do not travel with the reply.
+        pad: bytes that each row of ``group`` carries on. From 100 KB on the rows of a call stay in the object
+            store of the node that made them, and do not travel with the reply.
+        answer_pad: characters that each answer has more than it needs.
         storage_options: of the root.
         resources: custom resources of the steps' replicas, by step.
         steps: names of the steps: of all, or of the first two.
@@ -63,6 +64,7 @@ class Settings:
     out: str
     seconds: float = 0.04
     pad: int = 20_000
+    answer_pad: int = 0
     storage_options: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, dict[str, float]] = field(default_factory=dict)
     steps: Sequence[str] = STEPS
@@ -171,6 +173,7 @@ class Saying(LLM):
 
     log: Unsigned[str]
     seconds: Unsigned[float]
+    pad: Unsigned[int]
 
     @property
     def model_name(self) -> str:
@@ -189,7 +192,9 @@ class Saying(LLM):
             number = chat[-1]["content"].split()[-1]
             time.sleep(self.seconds)
             note(self.log, "say", [int(number)])
-            said: list[str | None] = [f"{number} {secrets.token_hex(8)}" for _ in range(num_generations)]
+            said: list[str | None] = [
+                f"{number} {secrets.token_hex(8)}{' ' * self.pad}" for _ in range(num_generations)
+            ]
             answers.append({"generations": said})
         return answers
 
@@ -278,7 +283,7 @@ def declare(told: Settings) -> Pipeline:
         group = Group(input_batch_size=GROUP, pad=told.pad, **noted(told, "group", 0.25))
         say = TextGeneration(
             name="say",
-            llm=Saying(log=json.dumps([told.log, told.run]), seconds=told.seconds),
+            llm=Saying(log=json.dumps([told.log, told.run]), seconds=told.seconds, pad=told.answer_pad),
             input_batch_size=4,
             **run_with(told, "say", replicas=2),
         )

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ SCRIPT = Path(__file__).with_name("killed_pipeline.py")
 WHENS = {"while loading": 0.0, "early": 0.1, "in the middle": 0.5, "near the end": 1.0}
 """How much of a step's work is done when it is hit; while loading: none."""
 
-DEADLINE = 120
+DEADLINE = 200
 """Seconds after which nothing more is waited for."""
 
 
@@ -190,10 +191,19 @@ class Site:
         """Kill the node of the replica that did the last of a step's work."""
         self.wait_for_moment(step, when)
         node = self.node_of(step)
-        inside = {each.pid for each in node.processes()}
-        node.kill()
-        self.note_kill(step, inside & {work.pid for work in self.work()})
+        self._kill_nodes(step, node)
         return node
+
+    def kill_nodes(self, step: str, when: str) -> None:
+        """Kill all nodes but the head."""
+        self.wait_for_moment(step, when)
+        self._kill_nodes(step, *(node for node in self.cluster.nodes if node.alive))
+
+    def _kill_nodes(self, step: str, *nodes: Node) -> None:
+        inside = {each.pid for node in nodes for each in node.processes()}
+        with ThreadPoolExecutor(len(nodes)) as at_once:
+            list(at_once.map(Node.kill, nodes))
+        self.note_kill(step, inside & {work.pid for work in self.work()})
 
     def node_of(self, step: str) -> Node:
         """The node of the replica that did the last of a step's work."""

@@ -9,6 +9,7 @@ the end. The matrix is run, and the table in docs/reliability.md written, by ::
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.acceptance.killed_pipeline import ROWS, STEPS
@@ -32,8 +34,14 @@ REPLACED_SECONDS = 60
 SPOT_SECONDS = 5
 """How long no node has what the step asks for."""
 
+STORMS = 3
+"""Runs beneath which one thing after the other is killed, at random."""
+
 WORKER = {"cpus": 3}
 """A node for about half of the replicas."""
+
+
+pytestmark = pytest.mark.timeout(500)
 
 
 @dataclass
@@ -131,12 +139,34 @@ def test_a_node_is_killed_with_work_under_way(
 def test_a_node_is_killed_with_rows_that_are_nowhere_else(
     make_site: Callable[..., Site], mortal: Cluster, matrix: Matrix, when: str
 ) -> None:
-    site = make_site(when, flush_seconds=60.0)
-    site.start()
-    site.kill_node("group" if when != "near the end" else "say", when)
-    mortal.add_node(**WORKER)
-    cost = site.finish()
+    """What ``left`` gives is fetched by nobody before all of it is there: only its node has it."""
+    site = make_site(when, flush_seconds=60.0, resources={"left": {"keeper": 1.0}})
+    keepers = mortal.add_nodes(*[{"cpus": 1, "resources": {"keeper": 1.0}}] * 2)
+    try:
+        site.start()
+        assert site.kill_node("left", when) in keepers
+        cost = site.finish()
+    finally:
+        for node in keepers:
+            node.kill()
     matrix.add("a node with rows that are not stored yet", when, site.root, cost)
+    check(cost)
+    if when == "in the middle":
+        assert cost.twice > ROWS // 3, "its rows were somewhere else"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", AFTER_LOADING)
+def test_all_nodes_are_killed(
+    make_site: Callable[..., Site], mortal: Cluster, matrix: Matrix, when: str
+) -> None:
+    """The answers are so long that they are lost with the nodes, and others are given in their place."""
+    site = make_site(when, flush_seconds=60.0, answer_pad=30_000)
+    site.start()
+    site.kill_nodes("say", when)
+    mortal.add_nodes(WORKER, WORKER)
+    cost = site.finish()
+    matrix.add("all nodes, with rows that are not stored yet; others come", when, site.root, cost)
     check(cost)
 
 
@@ -210,6 +240,40 @@ def test_more_is_under_way_than_the_object_stores_hold(
     what = "a node; more under way than object stores hold" if kills else "nothing; likewise"
     matrix.add(what, "in the middle" if kills else "", site.root, cost)
     check(cost, again=len(STEPS) * ROWS if kills else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(STORMS))
+def test_one_after_the_other_is_killed(
+    make_site: Callable[..., Site], mortal: Cluster, matrix: Matrix, seed: int
+) -> None:
+    """Replicas of any step, those of a task's own code too, and now and then a node."""
+    drawn = random.Random(seed)
+    site = make_site(list(WHENS)[seed % 2], flush_seconds=drawn.choice([0.5, 60.0]), seconds=0.08)
+    run = site.start()
+    site.wait_for_moment("count", "while loading")
+    for _ in range(6):
+        time.sleep(drawn.uniform(0.2, 2.0))
+        node = drawn.choice([node for node in mortal.nodes if node.alive])
+        replicas = [each for each in node.processes() if is_replica(each)]
+        if run.poll() is not None or not replicas:
+            break
+        if drawn.random() < 0.2:
+            node.kill()
+            mortal.add_node(**WORKER)
+        else:
+            drawn.choice(replicas).kill()
+    cost = site.finish()
+    matrix.add("six times any replica, or a node", "at random", site.root, cost)
+    check(cost, again=2 * len(STEPS) * ROWS)
+
+
+def is_replica(process: psutil.Process) -> bool:
+    """Whether a process of a node is a step's replica."""
+    try:
+        return "ReplicaActor" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_replica_and_a_node_are_killed(tmp_path: Path, cluster: Cluster) -> None:
