@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -314,39 +315,38 @@ def test_a_connection_that_breaks_costs_no_line_and_doubles_none(submitter: Subm
 
 @contextmanager
 def cutting_proxy(target: str, seconds: float) -> Iterator[tuple[str, list[float]]]:
-    """The URL of a proxy that resets each connection after some seconds, and when it did so."""
+    """The URL of a proxy that ends each connection after some seconds, and when it did so."""
     host, port = target.removeprefix("http://").split(":")
     cuts: list[float] = []
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        both = asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
-        try:
-            await asyncio.wait_for(both, seconds)
-        except asyncio.TimeoutError:
-            cuts.append(time.monotonic())
-        except OSError:
-            return
-        finally:
-            far_writer.transport.abort()
-            writer.transport.abort()
+    def serve(near: socket.socket) -> None:
+        with near, socket.create_connection((host, int(port))) as far:
+            pumps = [threading.Thread(target=pump, args=pair) for pair in ((near, far), (far, near))]
+            for each in pumps:
+                each.start()
+            pumps[0].join(seconds)
+            if pumps[0].is_alive():
+                cuts.append(time.monotonic())
+                near.shutdown(socket.SHUT_RDWR)
+            for each in pumps:
+                each.join()
 
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", cuts
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
+    def accept() -> None:
+        with suppress(OSError), ThreadPoolExecutor(16) as pool:
+            while True:
+                pool.submit(serve, server.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", cuts
+        server.shutdown(socket.SHUT_RDWR)
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        server.close()
-        loop.close()
