@@ -140,7 +140,7 @@ def test_a_script_is_submitted_and_followed_in_one_line(submitter: Submitter) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert_reads_well(done.stdout)
     assert f"pipeline 'shop', cache {submitter.root}, run 2" in done.stdout
-    assert "(ReplicaActor pid=" in done.stdout
+    assert "(mark/0 pid=" in done.stdout
     assert "a step prints" in done.stdout
     assert f"pipeline 'shop': complete, 0 rows reused, {3 * ROWS} computed" in done.stdout
     assert f"Distiset({{'default': {{'train': {ROWS}}}}})\n" in done.stdout

@@ -20,11 +20,16 @@ class ReplicaActor:
     ``__init__`` does nothing that can fail, since Ray would report that as the actor's death.
     """
 
-    def __init__(self, *, sees_gpus: bool) -> None:
+    def __init__(self, name: str, *, sees_gpus: bool) -> None:
+        self._name = name
         if not sees_gpus:
             # Ray leaves the variable unset for actors without GPUs, who would then see all of them.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._worker: Worker | None = None
+
+    def __repr__(self) -> str:
+        """What Ray puts in front of each line that it prints, and what its dashboard shows."""
+        return self._name
 
     def load(self, step: str, pickled_setup: bytes, replica: int, search_path: list[str]) -> Failure | None:
         """Make the worker and load the step.

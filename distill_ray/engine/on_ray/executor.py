@@ -75,7 +75,8 @@ class RayExecutor:
         """Create a replica and load it."""
         resources = setup.resources
         actor: Any = ray.remote(ReplicaActor)
-        handle = actor.options(**actor_options(resources)).remote(sees_gpus=bool(resources.gpus))
+        options = actor_options(resources)
+        handle = actor.options(**options).remote(f"{step}/{replica}", sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
         self._waiting.add(step, replica, resources)
         if (step, setup.joins) not in self._setups:
