@@ -97,6 +97,10 @@ def test_only_the_head_may_make_machines() -> None:
     assert {account.partition("@")[0] for account in accounts.values()} == {"distill-ray-worker"}
 
 
+def test_a_run_waits_for_nodes_of_which_there_are_none_at_first() -> None:
+    assert "--env DISTILL_RAY_WAIT_FOR_RESOURCES=1800" in CONFIG["docker"]["run_options"]
+
+
 def test_every_node_is_given_the_cache_root_and_asks_for_a_token() -> None:
     options = CONFIG["docker"]["run_options"]
     assert "--env DISTILL_RAY_CACHE_DIR=gs://my-bucket/cache" in options

@@ -156,7 +156,9 @@ def test_every_pod_is_the_account_that_may_use_the_bucket_and_no_more(group: dic
     )
     assert pod["nodeSelector"]["iam.gke.io/gke-metadata-server-enabled"] == "true"
     container = pod["containers"][0]
-    assert container["env"] == [{"name": "DISTILL_RAY_CACHE_DIR", "value": "gs://my-bucket/cache"}]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert variables["DISTILL_RAY_CACHE_DIR"] == "gs://my-bucket/cache"
+    assert float(variables["DISTILL_RAY_WAIT_FOR_RESOURCES"]) > 0, "there are no workers when a run starts"
     assert container["securityContext"]["runAsNonRoot"]
     assert not container["securityContext"]["allowPrivilegeEscalation"]
 

@@ -31,7 +31,7 @@ from distill_ray.engine.on_ray.placement import (
     node_resources,
 )
 from distill_ray.engine.on_ray.preflight import check_nodes
-from distill_ray.engine.on_ray.waiting import WaitingReplicas
+from distill_ray.engine.on_ray.waiting import WaitingReplicas, waits_for_nodes
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
@@ -66,8 +66,9 @@ class RayExecutor:
             StorageError: a node that may run a replica cannot use the cache root; names the node.
         """
         nodes = node_resources()
-        for step, resources in steps.items():
-            check_placeable(step, resources, nodes)
+        if not waits_for_nodes():
+            for step, resources in steps.items():
+                check_placeable(step, resources, nodes)
         check_nodes(self._storage, steps)
         return fit_together([each for each in steps.values() for _ in range(each.replicas)], nodes)
 

@@ -63,6 +63,14 @@ class WaitingReplicas:
         return time.monotonic() - self._without_node[step, replica] >= self._limit
 
 
+def waits_for_nodes() -> bool:
+    """Whether nodes may still come: where ``DISTILL_RAY_WAIT_FOR_RESOURCES`` is set.
+
+    An autoscaler adds a node once something waits for it, so that nothing may be refused at the start.
+    """
+    return bool(os.environ.get(WAIT_VARIABLE))
+
+
 def wait_seconds() -> float:
     """Seconds to wait for a node: the default, or those of ``DISTILL_RAY_WAIT_FOR_RESOURCES``."""
     given = os.environ.get(WAIT_VARIABLE)
