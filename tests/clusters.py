@@ -44,7 +44,7 @@ class Node:
     """One node: a ``ray start --block`` and the processes below it.
 
     Attributes:
-        name: also the node's label ``name``, by which ``ray.nodes()`` tells which one it is.
+        name: also the node's label ``name``, for ``ray.nodes()``, and ``NODE_NAME`` for what runs there.
         folder: Ray's files of this node, and its ``start.log``.
         process: the ``ray start``.
     """
@@ -109,6 +109,7 @@ class Cluster:
         environment: variables for every node; a node may have more of its own.
         head_cpus: CPUs of the head.
         address: of the cluster, for ``RAY_ADDRESS``.
+        client_address: for drivers that are on none of its nodes.
         dashboard_url: of the Jobs API, for ``ray job submit --address``.
         nodes: those that were added, dead ones too.
     """
@@ -117,6 +118,7 @@ class Cluster:
     environment: Mapping[str, str] = field(default_factory=dict)
     head_cpus: int = 0
     address: str = field(init=False)
+    client_address: str = field(init=False)
     dashboard_url: str = field(init=False, default="")
     head: Node = field(init=False)
     nodes: list[Node] = field(init=False, default_factory=list)
@@ -125,6 +127,7 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short: sockets' names are limited
         port, client_port, dashboard_port = free_ports(3)
         self.address = f"{_own_address()}:{port}"
+        self.client_address = f"ray://127.0.0.1:{client_port}"
         options = ["--head", f"--port={port}", f"--ray-client-server-port={client_port}"]
         options += [f"--include-dashboard={self.dashboard}", f"--num-cpus={self.head_cpus}"]
         if self.dashboard:
@@ -238,7 +241,10 @@ class Cluster:
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={STORE_BYTES}"]
         command += [f"--dashboard-agent-listen-port={free_ports(1)[0]}"]  # without it there are no jobs
         own = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
-        own["HOME"] = str(folder)  # so that nodes share no folder by accident
+        own |= {
+            "HOME": str(folder),
+            "NODE_NAME": name,
+        }  # a home of its own: nodes share no folder by accident
         unset = {"RAY_ADDRESS", "RAY_JOB_ID", "CUDA_VISIBLE_DEVICES"}
         inherited = {key: value for key, value in os.environ.items() if key not in unset}
         with (folder / "start.log").open("wb") as log:

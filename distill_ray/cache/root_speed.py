@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from statistics import median
 
@@ -48,7 +48,6 @@ def measure_root(storage: Storage) -> RootSpeed:
     stem = secrets.token_hex(16)
     small = [paths.probe(f"{stem}.{number}") for number in range(SMALL_TRIES)]
     large, content = paths.probe(f"{stem}.large"), secrets.token_bytes(LARGE_BYTES)
-    exclusive = creates_exclusively(storage)
     with _removed(storage, [*small, large]):
         writes = [_seconds(storage.publish, path, path.encode()) for path in small]
         reads = [_seconds(_check, storage, path, path.encode()) for path in small]
@@ -59,7 +58,7 @@ def measure_root(storage: Storage) -> RootSpeed:
         read_ms=1000 * median(reads),
         write_bytes=LARGE_BYTES / written,
         read_bytes=LARGE_BYTES / read,
-        exclusive=exclusive,
+        exclusive=creates_exclusively(storage),
     )
 
 
@@ -67,8 +66,11 @@ def measure_root(storage: Storage) -> RootSpeed:
 def _removed(storage: Storage, objects: list[str]) -> Iterator[None]:
     try:
         yield
-    finally:
-        storage.delete(objects)
+    except BaseException:
+        with suppress(StorageError):  # what went wrong first is what there is to say
+            storage.delete(objects)
+        raise
+    storage.delete(objects)
 
 
 def _check(storage: Storage, path: str, content: bytes) -> None:

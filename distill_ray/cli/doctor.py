@@ -118,7 +118,9 @@ def report_lines(url: str, places: Sequence[Place]) -> Iterator[str]:
         if place.error:
             yield ""
             yield f"{place.name} cannot use it:"
-            yield from textwrap.wrap(shown(place.error), _WIDTH, initial_indent="  ", subsequent_indent="  ")
+            yield from textwrap.wrap(
+                shown(" ".join(place.error.split())), _WIDTH, initial_indent="  ", subsequent_indent="  "
+            )
     yield ""
     failing = sum(1 for place in places if place.error)
     if not failing:

@@ -21,12 +21,13 @@ from distill_ray.steps.base import Step
 ROWS = 40
 
 PLACES: dict[str, StepResources] = {
-    "anywhere": StepResources(cpus=0.5, replicas=2),
-    "plain": StepResources(resources={"plain": 1}, replicas=2),
+    "anywhere": StepResources(cpus=0.5),
+    "plain": StepResources(resources={"plain": 1}),
     "one_gpu": StepResources(gpus=1, accelerator_type="A100", replicas=2),
     "both_gpus": StepResources(gpus=2),
     "half_gpu": StepResources(gpus=0.5, accelerator_type="L4", replicas=2),
     "ssd": StepResources(resources={"ssd": 0.5}, cpus=0.5),
+    "ssd_again": StepResources(resources={"ssd": 0.5}),
 }
 """What the steps declare, by their names: for the nodes of the fixture `cluster`."""
 
@@ -42,10 +43,8 @@ class Place(Step):
         return [self.column]
 
     def process(self, rows: StepInput) -> StepOutput:
-        import ray
-
         where = {
-            "node": ray.get_runtime_context().get_node_id(),
+            "node": os.environ["NODE_NAME"],
             "process": os.getpid(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "home": os.environ["HOME"],

@@ -100,9 +100,15 @@ def test_a_node_without_access_is_named_and_only_where_it_may_run_a_step(
         asked = ("doctor", "--cache-dir", gcs_root.url, "--address", cluster.address, "--json")
         looked = cluster.run(DISTILL_RAY, *asked)
         assert looked.returncode == 3, looked.stderr
-        errors = [each["error"] for each in json.loads(looked.stdout)["machines"] if each["error"]]
+        here, *nodes = json.loads(looked.stdout)["machines"]
+        errors = [each["error"] for each in nodes if each["error"]]
         assert len(errors) == 1
         assert "roles/storage.objectUser" in errors[0]
+        for each in nodes:
+            assert each["found"]["versions"] == here["found"]["versions"]
+            assert each["found"]["credentials"] == ["configuration of fsspec"]
+            assert each["error"] or each["found"]["speed"]["exclusive"]
+            assert abs(each["clock"]) < 5
     finally:
         node.stop()
 
