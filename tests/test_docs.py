@@ -20,7 +20,10 @@ from distill_ray.cli.main import cli
 from distill_ray.steps import tasks
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+PAGES = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster_configs/README.md")
+]
+PAGES += (ROOT / "docs").rglob("*.md")
 
 
 @dataclass(frozen=True)

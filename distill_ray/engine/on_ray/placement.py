@@ -60,8 +60,8 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
         return
     raise ResourceError(
         f"Step '{step}' declares {_spoken(asked)} for each replica, which no node of the cluster has: "
-        f"{_what_nodes_have(asked, nodes)}. Lower `resources` of the step, or add a node that has them. Where "
-        "an autoscaler adds nodes, say how many seconds to wait for one: DISTILL_RAY_WAIT_FOR_RESOURCES=1800."
+        f"{_what_nodes_have(asked, nodes)}. Lower `resources` of the step, or add a node that has them. "
+        "Where an autoscaler adds nodes, say how many seconds to wait: DISTILL_RAY_WAIT_FOR_RESOURCES=1800."
     )
 
 
