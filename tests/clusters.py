@@ -157,7 +157,6 @@ class Cluster:
         Args:
             wanted: ``cpus``; ``gpus``, made up; ``resources`` by name (``{"accelerator_type:A100": 1}`` for a
                 kind of accelerator); ``labels``; ``name``; ``environment``: variables of its processes;
-                ``before``: a command that starts ``ray start``, such as ``("unshare", "-m")``;
                 ``options``: more of ``ray start``'s.
         """
         return self.add_nodes(wanted)[0]
@@ -215,13 +214,12 @@ class Cluster:
         labels: Mapping[str, str] | None = None,
         name: str = "",
         environment: Mapping[str, str] | None = None,
-        before: Sequence[str] = (),
         options: Sequence[str] = (),
     ) -> Node:
         name = name or f"node{len(self.nodes)}"
         asked = [f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
         asked += [f"--resources={json.dumps(dict(resources or {}))}"]
-        node = self._start(name, [*asked, *options], labels or {}, environment or {}, before)
+        node = self._start(name, [*asked, *options], labels or {}, environment or {})
         self.nodes.append(node)
         return node
 
@@ -231,12 +229,11 @@ class Cluster:
         options: Sequence[str],
         labels: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
-        before: Sequence[str] = (),
     ) -> Node:
         folder = self.folder / name
         folder.mkdir()
         marks = ",".join(f"{key}={value}" for key, value in {**(labels or {}), "name": name}.items())
-        command = [*before, RAY, "start", "--block", f"--labels={marks}", f"--temp-dir={folder}", *options]
+        command = [RAY, "start", "--block", f"--labels={marks}", f"--temp-dir={folder}", *options]
         # Ports that the system gives: the usual range is shared by all Rays of a machine.
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={STORE_BYTES}"]
         command += [f"--dashboard-agent-listen-port={free_ports(1)[0]}"]  # without it there are no jobs

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+import distill_ray
 from distill_ray.engine.on_ray.preflight import check_nodes
 from distill_ray.resources import StepResources
 from distill_ray.storage import open_storage
@@ -111,6 +113,34 @@ def test_a_node_without_access_is_named_and_only_where_it_may_run_a_step(
             assert abs(each["clock"]) < 5
     finally:
         node.stop()
+
+
+@pytest.mark.slow
+def test_a_node_with_another_distill_ray_or_none_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    ours = Path(distill_ray.__file__).parent
+    for name in ("other", "none"):
+        package = tmp_path / name / "distill_ray"
+        shutil.copytree(ours, package, ignore=shutil.ignore_patterns("__pycache__"))
+        (package / "__init__.py").write_text('__version__ = "0.0.1"')
+    shutil.rmtree(tmp_path / "none" / "distill_ray" / "engine")
+    nodes = cluster.add_nodes(
+        *(
+            {"name": name, "resources": {name: 1}, "environment": {"PYTHONPATH": str(tmp_path / name)}}
+            for name in ("other", "none")
+        )
+    )
+    try:
+        code, told = run(cluster, tmp_path, "other", "--cache-dir", str(tmp_path / "root"))
+        assert code == 4, told
+        assert f"The driver has distill_ray {distill_ray.__version__}" in told
+        assert told.count(": 0.0.1") == 1
+
+        code, told = run(cluster, tmp_path, "none", "--cache-dir", str(tmp_path / "root"))
+        assert code == 3, told
+        assert "distill_ray is not installed there" in told
+    finally:
+        for node in nodes:
+            node.stop()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from distill_ray import __version__
 from distill_ray.cache.root_probe import (
     RootProbe,
     answer_probe,
@@ -18,7 +19,7 @@ from distill_ray.cache.root_probe import (
 )
 from distill_ray.engine.on_ray.each_node import RayNode, Reply, ask_each, living_nodes, own_node
 from distill_ray.engine.on_ray.placement import is_placeable
-from distill_ray.errors import StorageError
+from distill_ray.errors import ClusterError, StorageError
 from distill_ray.resources import StepResources
 from distill_ray.storage import Storage
 
@@ -42,19 +43,29 @@ def check_nodes(storage: Storage, steps: Mapping[str, StepResources]) -> None:
 
     Raises:
         StorageError: a node cannot, or the driver itself; names the nodes, what is wrong, and what to do.
+        ClusterError: a node has another distill_ray, which may compute something else under the same name.
     """
     nodes = [node for node in living_nodes() if _may_run(node, steps)]
     if all(node.id == own_node() for node in nodes):
         return
     nodes = [node for node in nodes if (storage.url, node.id) not in _REACHED]
-    problems = {reply.node: reply.error for reply in probe_nodes(storage, nodes) if reply.error}
+    replies = probe_nodes(storage, nodes)
+    problems = {reply.node: reply.error for reply in replies if reply.error}
     if problems:
         raise StorageError(_refusal(storage, problems, len(nodes)))
+    others = {reply.node: str(reply.result) for reply in replies if reply.result != __version__}
+    if others:
+        raise ClusterError(
+            f"The driver has distill_ray {__version__}; nodes that may run a step have another one:"
+            f"{_listed(others)}\nInstall the same everywhere, or ship it with the job (`distill-ray submit`)."
+        )
     _REACHED.update((storage.url, node.id) for node in nodes)
 
 
 def probe_nodes(storage: Storage, nodes: Iterable[RayNode]) -> list[Reply[str]]:
     """Have each node read and write the root: the replies of those that cannot have an error.
+
+    The result of the others is the version of their distill_ray.
 
     Raises:
         StorageError: the driver itself cannot.
@@ -66,22 +77,23 @@ def probe_nodes(storage: Storage, nodes: Iterable[RayNode]) -> list[Reply[str]]:
     names = [node.id for node in asked]
     try:
         replies = ask_each(asked, _answer, lambda node: (probe, node.id), seconds=CHECK_SECONDS)
-        told: list[Reply[str]] = [
-            Reply(reply.node, error=reply.error or reply.result or "") for reply in replies
-        ]
-        wrong = wrong_answers(probe, [reply.node.id for reply in told if not reply.error])
-        return [Reply(reply.node, error=reply.error or wrong.get(reply.node.id, "")) for reply in told]
+        told = [(reply.node, *(reply.result or ("", reply.error))) for reply in replies]
+        wrong = wrong_answers(probe, [node.id for node, _, problem in told if not problem])
+        return [Reply(node, version, problem or wrong.get(node.id, "")) for node, version, problem in told]
     finally:
         remove_probe(probe, names)
 
 
-def _answer(probe: RootProbe, name: str) -> str:
-    """What hinders this node; empty for nothing. Errors go home as text: any may fail to be unpickled."""
+def _answer(probe: RootProbe, name: str) -> tuple[str, str]:
+    """Say which distill_ray this node has, and what hinders it; nothing for nothing.
+
+    Plain texts: an error may fail to be unpickled, and so may what another version knows.
+    """
     try:
         answer_probe(probe, name)
     except Exception as error:
-        return str(error)
-    return ""
+        return __version__, str(error)
+    return __version__, ""
 
 
 def _may_run(node: RayNode, steps: Mapping[str, StepResources]) -> bool:
@@ -89,11 +101,13 @@ def _may_run(node: RayNode, steps: Mapping[str, StepResources]) -> bool:
 
 
 def _refusal(storage: Storage, problems: Mapping[RayNode, str], asked: int) -> str:
-    listed = "".join(f"\n  {node}: {problem}" for node, problem in list(problems.items())[:_LISTED])
-    if len(problems) > _LISTED:
-        listed += f"\n  and {len(problems) - _LISTED:,} more"
     return (
         f"The cache root {storage.url} cannot be used from {len(problems):,} of the {asked:,} nodes that may "
-        f"run a step:{listed}\n{remedy(storage.url)} Node by node: "
+        f"run a step:{_listed(problems)}\n{remedy(storage.url)} Node by node: "
         f"`distill-ray doctor --cache-dir {storage.url} --address ADDRESS`."
     )
+
+
+def _listed(nodes: Mapping[RayNode, str]) -> str:
+    lines = "".join(f"\n  {node}: {what}" for node, what in list(nodes.items())[:_LISTED])
+    return f"{lines}\n  and {len(nodes) - _LISTED:,} more" if len(nodes) > _LISTED else lines
