@@ -22,9 +22,11 @@ import pytest
 
 from tests.acceptance.killed_pipeline import ROWS, STEPS
 from tests.acceptance.killed_runs import WHENS, Cost, Root, Site, new_root
-from tests.acceptance.measured_table import write_table
+from tests.acceptance.measured_table import read_table, write_table
 from tests.clusters import Cluster
 from tests.gcs_server import GcsRoot
+
+TABLE = "acceptance/test_node_kills.py"
 
 AFTER_LOADING = ("early", "in the middle", "near the end")
 
@@ -44,26 +46,47 @@ WORKER = {"cpus": 3}
 pytestmark = pytest.mark.timeout(500)
 
 
+WHATS = (
+    REPLICAS := "a replica of each step",
+    NODE := "a node with work under way",
+    UNSTORED := "a node with rows that are not stored yet",
+    NODES := "all nodes, with rows that are not stored yet; others come",
+    KIND := f"the only node of its kind; another comes {SPOT_SECONDS} s later",
+    DRIVER := "the driver, which is started again",
+    HEAD := "the head with the driver, which is started again on another cluster",
+    NOTHING := "nothing; more is under way than object stores hold",
+    FULL := "a node; more is under way than object stores hold",
+    STORM := "up to six times any replica, or a node",
+)
+"""What is killed, in the order of the table."""
+
+
 @dataclass
 class Matrix:
     """What was measured, by what was killed and when."""
 
-    cells: list[dict[str, Any]] = field(default_factory=list)
+    cells: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def add(self, what: str, when: str, root: Root, cost: Cost) -> None:
-        self.cells.append(
-            {
-                "what is killed": what,
-                "when": when,
-                "root": root.url.split("://")[0] + "://" if "://" in root.url else "local",
-                "rows computed": f"{cost.computed:,}",
-                "of these again": cost.twice,
-                "rows lost": cost.lost,
-                "wrong rows": len(cost.wrong),
-                "the step went on after": _seconds(cost.step_after),
-                "a new replica gave rows after": _seconds(cost.replaced_after),
-            }
-        )
+        self.cells[what, when] = {
+            "what is killed": what,
+            "when": when,
+            "root": "gs://" if root.url.startswith("gs://") else "local",
+            "rows computed": cost.computed,
+            "of these again": cost.twice,
+            "rows lost": cost.lost,
+            "wrong rows": len(cost.wrong),
+            "the step went on after": _seconds(cost.step_after),
+            "a new replica gave rows after": _seconds(cost.replaced_after),
+        }
+
+    def write(self) -> None:
+        """Put what was measured in the place of what the table had for the same."""
+        whens = [*WHENS, *dict.fromkeys(when for _, when in self.cells)]
+        rows = {(row["what is killed"], row["when"]): row for row in read_table(TABLE)} | self.cells
+        known = {key: row for key, row in rows.items() if key[0] in WHATS}
+        places = sorted(known, key=lambda key: (WHATS.index(key[0]), [*whens, key[1]].index(key[1])))
+        write_table(TABLE, [known[place] for place in places])
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +94,7 @@ def matrix() -> Iterator[Matrix]:
     matrix = Matrix()
     yield matrix
     if matrix.cells:
-        write_table("acceptance/test_node_kills.py", matrix.cells)
+        matrix.write()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +138,7 @@ def test_a_replica_of_each_step_is_killed(make_site: Callable[..., Site], matrix
     with ThreadPoolExecutor(len(STEPS)) as at_once:
         list(at_once.map(lambda step: site.kill_replica(step, when), STEPS))
     cost = site.finish()
-    matrix.add("a replica of each step", when, site.root, cost)
+    matrix.add(REPLICAS, when, site.root, cost)
     # What was under way, and what waited in line behind it.
     check(cost, again=len(STEPS) * ROWS // 2)
 
@@ -130,7 +153,7 @@ def test_a_node_is_killed_with_work_under_way(
     site.kill_node("say", when)
     mortal.add_node(**WORKER)
     cost = site.finish()
-    matrix.add("a node with work under way", when, site.root, cost)
+    matrix.add(NODE, when, site.root, cost)
     check(cost)
 
 
@@ -149,7 +172,7 @@ def test_a_node_is_killed_with_rows_that_are_nowhere_else(
     finally:
         for node in keepers:
             node.kill()
-    matrix.add("a node with rows that are not stored yet", when, site.root, cost)
+    matrix.add(UNSTORED, when, site.root, cost)
     check(cost)
     if when == "in the middle":
         assert cost.twice > ROWS // 3, "its rows were somewhere else"
@@ -166,7 +189,7 @@ def test_all_nodes_are_killed(
     site.kill_nodes("say", when)
     mortal.add_nodes(WORKER, WORKER)
     cost = site.finish()
-    matrix.add("all nodes, with rows that are not stored yet; others come", when, site.root, cost)
+    matrix.add(NODES, when, site.root, cost)
     check(cost)
 
 
@@ -187,7 +210,7 @@ def test_a_kind_of_node_comes_and_goes(
         cost = site.finish()
     finally:
         spot.kill()
-    matrix.add(f"the only node of its kind; another comes {SPOT_SECONDS} s later", when, site.root, cost)
+    matrix.add(KIND, when, site.root, cost)
     check(cost)
 
 
@@ -201,7 +224,7 @@ def test_the_driver_is_killed_and_started_again(
     site.kill_driver("say", when)
     site.start()
     cost = site.finish()
-    matrix.add("the driver, which is started again", when, site.root, cost)
+    matrix.add(DRIVER, when, site.root, cost)
     check(cost)
 
 
@@ -221,7 +244,7 @@ def test_the_head_is_killed_and_another_cluster_goes_on(
         site.cluster = second
         site.start()
         cost = site.finish()
-    matrix.add("the head with the driver, which is started again on another cluster", when, site.root, cost)
+    matrix.add(HEAD, when, site.root, cost)
     check(cost)
 
 
@@ -237,8 +260,7 @@ def test_more_is_under_way_than_the_object_stores_hold(
         site.kill_node("say", "in the middle")
         mortal.add_node(**WORKER)
     cost = site.finish()
-    what = "a node; more under way than object stores hold" if kills else "nothing; likewise"
-    matrix.add(what, "in the middle" if kills else "", site.root, cost)
+    matrix.add(FULL if kills else NOTHING, "in the middle", site.root, cost)
     check(cost, again=len(STEPS) * ROWS if kills else 0)
 
 
@@ -250,21 +272,23 @@ def test_one_after_the_other_is_killed(
     """Replicas of any step, those of a task's own code too, and now and then a node."""
     drawn = random.Random(seed)
     site = make_site(list(WHENS)[seed % 2], flush_seconds=drawn.choice([0.5, 60.0]), seconds=0.08)
-    run = site.start()
-    site.wait_for_moment("count", "while loading")
-    for _ in range(6):
-        time.sleep(drawn.uniform(0.2, 2.0))
-        node = drawn.choice([node for node in mortal.nodes if node.alive])
-        replicas = [each for each in node.processes() if is_replica(each)]
-        if run.poll() is not None or not replicas:
-            break
+    run, kills = site.start(), 0
+    site.wait_for_moment("say", "early")
+    while kills < 6 and run.poll() is None:
+        time.sleep(drawn.uniform(0.2, 1.5))
+        nodes = [node for node in mortal.nodes if node.alive]
+        replicas = [each for node in nodes for each in node.processes() if is_replica(each)]
         if drawn.random() < 0.2:
-            node.kill()
+            drawn.choice(nodes).kill()
             mortal.add_node(**WORKER)
-        else:
+        elif replicas:
             drawn.choice(replicas).kill()
+        else:
+            continue
+        kills += 1
+    assert kills, site.said()
     cost = site.finish()
-    matrix.add("six times any replica, or a node", "at random", site.root, cost)
+    matrix.add(STORM, f"at random, {seed + 1}", site.root, cost)
     check(cost, again=2 * len(STEPS) * ROWS)
 
 
