@@ -121,7 +121,7 @@ def submit(
 
 def _inside(path: Path, folder: Path) -> str:
     """The script as the job names it."""
-    resolved = path.resolve()
+    resolved = path.parent.resolve() / path.name  # where it stands, though it may be a link
     if not resolved.is_relative_to(folder):
         raise ParameterError(f"{path} does not lie in --working-dir {folder}, the folder that is shipped.")
     return str(resolved.relative_to(folder))

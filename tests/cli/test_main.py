@@ -199,7 +199,7 @@ def test_what_is_printed_when_the_process_ends_is_not_beside_the_json(script: Wr
     assert done.stderr == "late\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["submit"], ["plan"], ["demo"]])
 def test_help_shows_an_example_and_says_what_each_option_does(command: list[str], capfd: Capture) -> None:
     assert main([*command, "--help"]) == 0
     text = capfd.readouterr().out

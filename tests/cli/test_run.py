@@ -1,0 +1,40 @@
+"""What ``distill-ray run`` can be told of the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill_ray.cli.main import main
+from tests.cli.conftest import PIPELINE
+from tests.cli.project import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Project:
+    return Project(tmp_path, PIPELINE, capfd)
+
+
+def test_a_cache_that_is_only_read_gives_what_it_holds_and_refuses_to_compute(project: Project) -> None:
+    error = project.run("--read-only", code=3)
+    assert "opened for reading only" in error["message"]
+    project.run()
+    assert project.run("--read-only")["steps"]["double"]["decision"] == "hit"
+
+
+def test_a_scope_of_its_own_neither_finds_nor_shows_outputs(project: Project) -> None:
+    project.run()
+    assert project.run("--cache-scope", "pipeline")["steps"]["double"]["decision"] == "compute"
+    assert project.run("--cache-scope", "pipeline")["steps"]["double"]["decision"] == "hit"
+
+
+def test_a_share_of_the_reused_rows_is_computed_again_to_compare(project: Project) -> None:
+    project.run()
+    step = project.run("--verify", "1")["steps"]["double"]
+    assert (step["rows_checked"], step["rows_differing"]) == (20, 0)
+
+
+def test_a_share_above_all_is_refused(project: Project) -> None:
+    assert main(["run", project.script(), "--verify", "1.5"]) == 2
+    assert "--verify" in project.capture.readouterr().err
