@@ -76,7 +76,6 @@ class Matrix:
             "of these again": cost.twice,
             "rows lost": cost.lost,
             "wrong rows": len(cost.wrong),
-            "the step went on after": _seconds(cost.step_after),
             "a new replica gave rows after": _seconds(cost.replaced_after),
         }
 
