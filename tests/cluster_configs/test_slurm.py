@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -21,6 +22,8 @@ from tests.cluster_configs.configs import CONFIGS
 SCRIPT = CONFIGS / "slurm" / "distill_ray.sbatch"
 PIPELINE = str(Path(__file__).with_name("two_places.py"))
 BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.timeout(400)  # a Ray is started up to three times
 
 SRUN = """#!/usr/bin/env bash
 # Runs the step here. Like Slurm, it notes what it was asked, and hands signals on (by exec).
@@ -120,6 +123,15 @@ def test_a_pipeline_runs_on_all_nodes_and_nothing_is_left(slurm: Slurm) -> None:
     assert all("--num-cpus=1" in call for call in steps[:2])
     assert slurm.processes() == []
     assert not Path(f"/tmp/ray-{slurm.job}").exists()
+
+
+@pytest.mark.slow
+def test_the_doctor_sees_all_nodes_of_this_job(slurm: Slurm) -> None:
+    job = slurm.start("doctor", "--address", "auto", "--json")
+    assert job.wait(timeout=150) == 0, slurm.output()
+    report = json.loads(slurm.output())
+    assert report["status"] == "usable"
+    assert len(report["machines"]) == 3, "where it runs, and both nodes"
 
 
 @pytest.mark.slow
