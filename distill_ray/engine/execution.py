@@ -181,9 +181,9 @@ class _Execution:
 
     def _conclude(self) -> None:
         failure = self._scheduler.failure
-        if failure is not None and failure.damaged:
+        if failure is not None and failure.damaged and not self._stopped_by:
             raise DamagedPartError(failure.step, failure.message, rows=failure.rows)
-        if failure is not None:
+        if failure is not None and not failure.damaged:
             self._emit(StepFailed(failure.step, failure.message, failure.rows))
             raise StepError(failure.step, failure.message, rows=failure.rows, trace=failure.trace)
         if not self._scheduler.complete:

@@ -198,12 +198,14 @@ class ReplicaLost:
         replica: the replica's number.
         reason: what kind of loss it was.
         detail: all that is known of it.
+        with_node: its node is gone or out of reach: what it was at has nothing to do with it.
     """
 
     step: str
     replica: int
     reason: str
     detail: str = ""
+    with_node: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class RowsLost:
     Attributes:
         step: the step that was to read them.
         blocks: the rows.
-        replica: the replica whose call could not be done; None: the rows' keys could not be read.
+        replica: the replica whose call could not read them; None: their keys could not be read.
         call: the block that the call was to make.
     """
 

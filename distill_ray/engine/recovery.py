@@ -27,13 +27,13 @@ from distill_ray.engine.messages import (
 )
 from distill_ray.engine.replicas import relieve, start_joining, start_replicas
 from distill_ray.engine.sending import send_work
-from distill_ray.engine.step_state import MAX_DEATHS, Batch, Phase, StepState, Unsaved
+from distill_ray.engine.step_state import MAX_DEATHS, MAX_LOSSES, Batch, Phase, StepState, Unsaved
 
 
 def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failure | None:
     """Take back all that a replica had; return why the run cannot go on, if it cannot."""
     del state.replicas[event.replica]
-    state.deaths += 1
+    state.deaths += not event.with_node
     problem = _take_calls_back(state, event)
     blocks.forsake(state.spec.name, event.replica)
     orphans = {block: made for block, made in state.unsaved.items() if made.replica == event.replica}
@@ -56,16 +56,22 @@ def _take_calls_back(state: StepState, event: ReplicaLost) -> Failure | None:
     batches: list[Batch] = []
     for number, (block, (_, of_call)) in enumerate(taken.items()):
         del state.calls[block]
+        state.early.pop(block, None)
         state.returned.pop(block, None)
         if block not in state.orphans:
-            died = int(number == 0)  # the others were queued behind it
-            batches += [replace(batch, deaths=batch.deaths + died) for batch in of_call]
+            # The others were queued behind the first.
+            batches += [_charged(batch, event) for batch in of_call] if number == 0 else of_call
     _put_back(state, batches)
-    deadly = next((batch for batch in batches if batch.deaths >= MAX_DEATHS), None)
+    limit = MAX_LOSSES * state.spec.replicas
+    deadly = next((each for each in batches if each.deaths >= MAX_DEATHS or each.losses >= limit), None)
     if deadly is None:
         return None
     rows = deadly.first_row, deadly.end_row
-    return _gone(event, f"{MAX_DEATHS} replicas died at these rows, the last one", rows)
+    return _gone(event, f"{deadly.losses} replicas died at these rows, the last one", rows)
+
+
+def _charged(batch: Batch, event: ReplicaLost) -> Batch:
+    return replace(batch, losses=batch.losses + 1, deaths=batch.deaths + (not event.with_node))
 
 
 def _put_back(state: StepState, batches: Sequence[Batch]) -> None:
@@ -83,12 +89,8 @@ def _gone(event: ReplicaLost, who: str, rows: tuple[int, int] | None) -> Failure
     )
 
 
-def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -> Failure | None:
-    """Rows in memory are gone: they are read from their parts from now on, or saved or made again first.
-
-    Returns:
-        Why the run must be planned anew, if it must.
-    """
+def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -> None:
+    """Rows in memory are gone: they are read from their parts from now on, or saved or made again first."""
     for block in event.blocks:
         if blocks.lose(block):
             steps[blocks.step_of(block)].lost.add(block)
@@ -99,18 +101,19 @@ def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -
         state.replicas[event.replica].calls -= 1
         _, batches = state.calls.pop(event.call)
         if event.call not in state.orphans:
-            if state.spec.kind == "generator":  # it has gone on
-                return _differently(state, "cannot be made again by themselves")
             _put_back(state, batches)
-    return None
 
 
 def parts_written(state: StepState, parts: Sequence[WrittenPart], blocks: Blocks) -> None:
     """Rows have reached the storage: nobody's death can take them any more."""
     for part in parts:
         state.parts.add(part.entry.name)
-        blocks.written(part)
-        for block, _ in part.blocks:
+        for block, first_row in part.blocks:
+            written = WrittenPart(part.entry, ((block, first_row),))
+            if block in state.orphans and block in state.calls:
+                state.early[block] = written
+                continue
+            blocks.written(written)
             state.unsaved.pop(block, None)
             state.lost.discard(block)
             if (made := state.orphans.pop(block, None)) is not None:
@@ -203,6 +206,8 @@ def recovered(state: StepState, event: WorkDone, blocks: Blocks) -> Failure | No
     del state.orphans[event.block]
     _done(made.batches, blocks)
     state.unsaved[event.block] = replace(made, replica=event.replica)
+    if (written := state.early.pop(event.block, None)) is not None:
+        parts_written(state, [written], blocks)
     return None
 
 

@@ -124,7 +124,7 @@ def _ask_for_keys(state: StepState, blocks: Blocks, window: Window) -> Iterator[
     edge, columns = state.inputs[0], state.spec.columns or ()
     wanted = [window.slices[0][0].block, *([edge.tail.slice.block] if edge.rows else [])]
     for block in dict.fromkeys(wanted):
-        if block in state.asked_for_keys or blocks.knows_keys(block, columns):
+        if block in state.asked_for_keys or blocks.knows_keys(block, columns) or not blocks.is_there(block):
             continue
         state.asked_for_keys.add(block)
         place = blocks.place(block)

@@ -154,7 +154,7 @@ class Scheduler:
         elif isinstance(event, UnitsFound):
             self._units_found(state, event)
         elif isinstance(event, RowsLost):
-            self._fail(rows_lost(self.steps, event, self.blocks))
+            rows_lost(self.steps, event, self.blocks)
         elif isinstance(event, PartsFound):
             parts_found(state, event, self.blocks)
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from distill_ray.cache.units import StoredRows, StoredUnits
+from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.blocks import Edge, Piece, Slice
 from distill_ray.engine.messages import CALL_SECONDS, FailedRows, Purpose, WorkDone, WorkRecord
 from distill_ray.steps.base import StepKind
@@ -20,7 +21,10 @@ MAX_BATCHES = 512
 """Batches that one call is given at most."""
 
 MAX_DEATHS = 3
-"""Replicas that one batch may take with it before the run ends."""
+"""Processes that may die at one batch before the run ends."""
+
+MAX_LOSSES = 20
+"""Replicas, for each that a step has, that may be lost at one batch with their nodes before the run ends."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Batch:
         purpose: what is to be done with it.
         stored: to join: what is stored of each row; to check: what is stored of the batch.
         deaths: how many replicas died at it.
+        losses: how many were lost at it, those whose nodes are gone included.
     """
 
     runs: tuple[Run, ...]
@@ -101,6 +106,7 @@ class Batch:
     purpose: Purpose = Purpose.COMPUTE
     stored: tuple[StoredRows, ...] = ()
     deaths: int = 0
+    losses: int = 0
 
     @property
     def rows(self) -> int:
@@ -238,6 +244,8 @@ class StepState:
     """Rows that living replicas made and have not written yet, by block, in the order in which they came."""
     orphans: dict[int, Unsaved] = field(default_factory=dict)
     """Rows that a lost replica made, and nobody has written yet."""
+    early: dict[int, WrittenPart] = field(default_factory=dict)
+    """Orphans that are being made again and are said to be in parts, before it is known what they are."""
     to_search: list[int] = field(default_factory=list)
     """Lost replicas of which it is not known what they had written: to be looked for."""
     searched: set[int] = field(default_factory=set)

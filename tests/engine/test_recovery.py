@@ -99,9 +99,10 @@ class Mortals:
         del self.alive[victim]
         # Some of its answers are on their way already; the others are never heard of.
         self.waiting = [(of, e) for of, e in self.waiting if of != victim or self.dice.random() < 0.3]
-        if self.dice.random() < 0.5:
+        with_node = self.dice.random() < 0.5
+        if with_node:
             self.memory = {block: made for block, made in self.memory.items() if made[0] != victim}
-        self.waiting.append((None, ReplicaLost(step, replica, "killed")))
+        self.waiting.append((None, ReplicaLost(step, replica, "killed", with_node=with_node)))
 
     def say(self, of: Name, event: Event) -> None:
         self.waiting.append((of, event))

@@ -95,8 +95,10 @@ class RayExecutor:
         if work.work.purpose is not Purpose.KEEP:
             self._blocks[block] = made
 
-        def lost(error: Exception) -> RowsLost:
-            return RowsLost(step, _lost_blocks(error, handed_over), replica, block)
+        def lost(error: Exception) -> Event:
+            if gone := _lost_blocks(error, handed_over):
+                return RowsLost(step, gone, replica, block)
+            return ReplicaLost(step, replica, "its answer was lost", str(error), with_node=True)
 
         self._when_done(record, step, replica, lambda result: WorkDone(step, replica, block, result), lost)
 
@@ -199,15 +201,22 @@ class RayExecutor:
                     self._events.put(lost(error))
                     return
                 # Whatever it is, the call is lost; the scheduler says for which rows.
-                self._events.put(ReplicaLost(step, replica, type(error).__name__, str(error)))
+                reason, with_node = type(error).__name__, _went_with_node(error)
+                self._events.put(ReplicaLost(step, replica, reason, str(error), with_node))
 
         ref.future().add_done_callback(report)
 
 
 def _lost_blocks(error: Exception, handed_over: Mapping[int, Any]) -> tuple[int, ...]:
-    """Which of the rows that a call was handed are gone; none: what it had to say is."""
+    """Which of the rows that a call was handed are gone; none: what it had to say itself is."""
     gone = getattr(getattr(error, "cause", None) or error, "object_ref_hex", None)
     return tuple(block for block, ref in handed_over.items() if ref.hex() == gone)
+
+
+def _went_with_node(error: BaseException) -> bool:
+    """Whether it is the node that is gone, or out of reach, and not the process that died of its work."""
+    kinds = ray.exceptions.NodeDiedError, ray.exceptions.ActorUnavailableError
+    return isinstance(error, kinds) or "node has died" in str(error)
 
 
 def _pickled(step: str, setup: WorkerSetup) -> bytes:
