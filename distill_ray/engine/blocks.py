@@ -162,6 +162,10 @@ class Blocks:
             self._forgotten.append(block)
         return entry.part is None
 
+    def give_up(self, block: int) -> None:
+        """The call that was to make rows is made again under another name: nobody waits for these."""
+        self._forgotten.append(block)
+
     def forsake(self, step: str, replica: int) -> None:
         """A replica is gone, maybe with its node: rows of it that are in parts are read from there."""
         for number in list(self._live):

@@ -226,6 +226,17 @@ class RowsLost:
 
 
 @dataclass(frozen=True)
+class NoRoom:
+    """A replica has waited for its place: others hold what it needs, and some of them may have nothing to do.
+
+    Attributes:
+        step: the step's name.
+    """
+
+    step: str
+
+
+@dataclass(frozen=True)
 class PartsFound:
     """What a lost replica had written.
 
@@ -307,11 +318,13 @@ class StopRequested:
 ReplicaEvent: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost
 """What a replica reports, or what is reported of it."""
 
-Event: TypeAlias = ReplicaEvent | RowsLost | PartsFound | Committed | KeysRead | UnitsFound | StopRequested
+Event: TypeAlias = (
+    ReplicaEvent | RowsLost | NoRoom | PartsFound | Committed | KeysRead | UnitsFound | StopRequested
+)
 
 
 def failure_of(event: Event) -> Failure | None:
     """Return what went wrong in what the event reports, if anything did."""
     if isinstance(event, WorkDone):
         return event.record.failure
-    return None if isinstance(event, ReplicaLost | RowsLost | StopRequested) else event.failure
+    return None if isinstance(event, ReplicaLost | RowsLost | NoRoom | StopRequested) else event.failure

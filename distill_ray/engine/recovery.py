@@ -34,7 +34,7 @@ def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failur
     """Take back all that a replica had; return why the run cannot go on, if it cannot."""
     del state.replicas[event.replica]
     state.deaths += not event.with_node
-    problem = _take_calls_back(state, event)
+    problem = _take_calls_back(state, event, blocks)
     blocks.forsake(state.spec.name, event.replica)
     orphans = {block: made for block, made in state.unsaved.items() if made.replica == event.replica}
     for block, made in orphans.items():
@@ -50,24 +50,28 @@ def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failur
     return problem
 
 
-def _take_calls_back(state: StepState, event: ReplicaLost) -> Failure | None:
+def _take_calls_back(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failure | None:
     """Let others do what the replica was to do; its death is put down to the call that was running."""
     taken = {block: call for block, call in state.calls.items() if call[0] == event.replica}
     batches: list[Batch] = []
+    deadly: list[Batch] = []
     for number, (block, (_, of_call)) in enumerate(taken.items()):
         del state.calls[block]
         state.early.pop(block, None)
         state.returned.pop(block, None)
+        # The others were queued behind the first.
+        charged = [_charged(batch, event) for batch in of_call] if number == 0 else list(of_call)
+        deadly += [each for each in charged if each.deaths >= MAX_DEATHS or each.losses >= MAX_LOSSES]
         if block not in state.orphans:
-            # The others were queued behind the first.
-            batches += [_charged(batch, event) for batch in of_call] if number == 0 else of_call
+            blocks.give_up(block)
+            batches += charged
+        elif charged:
+            state.orphans[block] = replace(state.orphans[block], batches=tuple(charged))
     _put_back(state, batches)
-    limit = MAX_LOSSES * state.spec.replicas
-    deadly = next((each for each in batches if each.deaths >= MAX_DEATHS or each.losses >= limit), None)
-    if deadly is None:
+    if not deadly:
         return None
-    rows = deadly.first_row, deadly.end_row
-    return _gone(event, f"{deadly.losses} replicas died at these rows, the last one", rows)
+    rows = deadly[0].first_row, deadly[0].end_row
+    return _gone(event, f"{deadly[0].losses} replicas died at these rows, the last one", rows)
 
 
 def _charged(batch: Batch, event: ReplicaLost) -> Batch:
@@ -101,6 +105,7 @@ def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -
         state.replicas[event.replica].calls -= 1
         _, batches = state.calls.pop(event.call)
         if event.call not in state.orphans:
+            blocks.give_up(event.call)
             _put_back(state, batches)
 
 
@@ -143,8 +148,8 @@ def recover(state: StepState, blocks: Blocks) -> Iterator[Action]:
         replica = state.to_search.pop()
         state.searched.add(replica)
         yield FindParts(state.spec.name, replica)
-    if not state.lost <= state.orphans.keys():
-        yield from relieve(state)  # who made the others lives, and may have them in parts soon
+    makers = {state.unsaved[block].replica for block in state.lost if block in state.unsaved}
+    yield from relieve(state, makers)  # whoever of them lives may have them in parts soon
     if state.searched:
         return
     for block in [block for block in state.orphans if block not in state.calls]:

@@ -5,7 +5,7 @@ Each function says what to do, and takes it as under way from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from distill_ray.engine.actions import (
     AbandonReplica,
@@ -38,11 +38,31 @@ def _start(state: StepState, *, joins: bool) -> StartReplica:
     return StartReplica(state.spec.name, number, joins=joins)
 
 
-def relieve(state: StepState) -> Iterator[Action]:
-    """Memory is full of rows that are not stored yet: have them written, so that they can be let go."""
+def relieve(state: StepState, replicas: Collection[int] | None = None) -> Iterator[Action]:
+    """Have replicas that are idle, or some of them, write what they have made, so that it can be let go."""
     for number, replica in state.replicas.items():
-        if replica.ready and replica.calls == 0:
+        if replica.ready and replica.calls == 0 and (replicas is None or number in replicas):
             replica.calls = 1
+            yield FlushReplica(state.spec.name, number)
+
+
+def make_room(state: StepState) -> None:
+    """Let replicas that have nothing to do go, for a step that has no place; they come back when needed."""
+    if state.spec.kind == "step" and state.phase is Phase.RUNNING and not state.pending:
+        for replica in state.replicas.values():
+            replica.leaving = replica.leaving or (replica.ready and not replica.joins and not replica.calls)
+
+
+def let_go(state: StepState) -> Iterator[Action]:
+    """End replicas that are leaving, once they have written all."""
+    for number, replica in list(state.replicas.items()):
+        if not replica.leaving or replica.calls:
+            continue
+        if replica.flushed:
+            del state.replicas[number]
+            yield StopReplica(state.spec.name, number)
+        else:
+            replica.calls, replica.ending = 1, True
             yield FlushReplica(state.spec.name, number)
 
 

@@ -13,8 +13,8 @@ from distill_ray.cache.rows import DIGEST_SIZE, split_digests
 from distill_ray.cache.units import StoredRows, row_keys
 from distill_ray.engine.actions import ReadKeys
 from distill_ray.engine.blocks import Blocks, Slice
-from distill_ray.engine.messages import Purpose, StoredPart
-from distill_ray.engine.row_flow import enough_pending, is_checked, reuse
+from distill_ray.engine.messages import Purpose, StoredPart, UnitsFound
+from distill_ray.engine.row_flow import enough_pending, is_checked, look_again_for_batches, reuse
 from distill_ray.engine.step_state import Batch, Gathering, Run, StepState, Window
 
 ROWS_AT_ONCE = 1_000
@@ -71,7 +71,17 @@ def _next_window(state: StepState) -> Window | None:
     return window
 
 
-def look_again_for_rows(state: StepState) -> None:
+def units_found(state: StepState, event: UnitsFound, blocks: Blocks) -> None:
+    """Another run has stored more of a step: take over what waits for it."""
+    state.stored.add(event.parts)
+    state.awaited = bool(event.holder)
+    if state.spec.columns is None:
+        look_again_for_batches(state, blocks)
+    else:
+        _look_again_for_rows(state)
+
+
+def _look_again_for_rows(state: StepState) -> None:
     """More is stored than when the rows were looked up that are at hand."""
     if state.window is not None:
         wholes = split_digests(state.window.wholes)

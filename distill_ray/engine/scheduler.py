@@ -20,13 +20,13 @@ from distill_ray.engine.messages import (
     Failure,
     Flushed,
     KeysRead,
+    NoRoom,
     PartsFound,
     Purpose,
     ReplicaEvent,
     ReplicaReady,
     RowsLost,
     StopRequested,
-    UnitsFound,
     WorkDone,
     failure_of,
 )
@@ -39,18 +39,17 @@ from distill_ray.engine.recovery import (
     replica_lost,
     rows_lost,
 )
-from distill_ray.engine.replicas import commit, flush_replicas, start_replicas
+from distill_ray.engine.replicas import commit, flush_replicas, let_go, make_room, start_replicas
 from distill_ray.engine.row_flow import (
     emit,
     form_batches,
     length_mismatch,
-    look_again_for_batches,
     look_up_offsets,
     release,
     rows_ahead,
     rows_failed,
 )
-from distill_ray.engine.row_lookup import form_row_batches, look_again_for_rows
+from distill_ray.engine.row_lookup import form_row_batches, units_found
 from distill_ray.engine.step_state import Phase, StepSpec, StepState, Unsaved
 
 
@@ -147,18 +146,26 @@ class Scheduler:
             return  # it was abandoned, or is known to be lost: its other answers may still be on their way
         if (failure := failure_of(event)) is not None:
             self._fail(failure)
-        if isinstance(event, Committed):
+        if isinstance(event, ReplicaEvent):
+            self._replica_reports(state, event)
+        elif isinstance(event, RowsLost | NoRoom | PartsFound):
+            self._recover(state, event)
+        elif isinstance(event, Committed):
             state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
         elif isinstance(event, KeysRead):
             self._keys_read(state, event)
-        elif isinstance(event, UnitsFound):
-            self._units_found(state, event)
-        elif isinstance(event, RowsLost):
+        else:
+            units_found(state, event, self.blocks)
+
+    def _recover(self, state: StepState, event: RowsLost | NoRoom | PartsFound) -> None:
+        if isinstance(event, RowsLost):
             rows_lost(self.steps, event, self.blocks)
         elif isinstance(event, PartsFound):
             parts_found(state, event, self.blocks)
         else:
-            self._replica_reports(state, event)
+            for other in self.steps.values():
+                if other is not state:
+                    make_room(other)
 
     def _replica_reports(self, state: StepState, event: ReplicaEvent) -> None:
         if isinstance(event, WorkDone):
@@ -177,14 +184,6 @@ class Scheduler:
         state.asked_for_keys.discard(event.block)
         if event.failure is None:
             self.blocks.keys_read(event.block, event.columns, event.keys)
-
-    def _units_found(self, state: StepState, event: UnitsFound) -> None:
-        state.stored.add(event.parts)
-        state.awaited = bool(event.holder)
-        if state.spec.columns is None:
-            look_again_for_batches(state, self.blocks)
-        else:
-            look_again_for_rows(state)
 
     def _fail(self, failure: Failure | None) -> None:
         self.failure = self.failure or failure
@@ -284,6 +283,7 @@ class Scheduler:
                 yield from compute(state, self.blocks)
         self._fail(beyond_recovery(state, self.blocks))
         yield from recover(state, self.blocks)
+        yield from let_go(state)
         done = state.input_ended and state.all_emitted and state.all_saved
         # An output that another run computes is left to it to write.
         if self.failure is None and done and not state.awaited:

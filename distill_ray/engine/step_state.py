@@ -24,7 +24,7 @@ MAX_DEATHS = 3
 """Processes that may die at one batch before the run ends."""
 
 MAX_LOSSES = 20
-"""Replicas, for each that a step has, that may be lost at one batch with their nodes before the run ends."""
+"""Replicas that may be lost at one batch, with their nodes or without, before the run ends."""
 
 
 @dataclass(frozen=True)
@@ -177,13 +177,17 @@ class Unsaved:
 
 @dataclass
 class Replica:
-    """One replica: whether it has loaded, how many calls it has, whether it has written all for good."""
+    """One replica: whether it has loaded, how many calls it has, whether it has written all for good.
+
+    One that is leaving gets no more calls: it makes room for a step that has no place.
+    """
 
     ready: bool = False
     joins: bool = False
     calls: int = 0
     ending: bool = False
     flushed: bool = False
+    leaving: bool = False
 
 
 @dataclass
@@ -362,7 +366,8 @@ class StepState:
 
     def free_replica(self, *, joins: bool = False) -> int | None:
         """The ready replica with the fewest calls under way, if it may have one more."""
-        ready = [(r.calls, number) for number, r in self.replicas.items() if r.ready and r.joins == joins]
+        fit = {n: r for n, r in self.replicas.items() if r.ready and r.joins == joins and not r.leaving}
+        ready = [(replica.calls, number) for number, replica in fit.items()]
         if not ready or min(ready)[0] >= self.pace.calls_ahead:
             return None
         return min(ready)[1]

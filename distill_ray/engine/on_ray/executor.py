@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from distill_ray.engine.on_ray.placement import (
     node_resources,
 )
 from distill_ray.engine.on_ray.preflight import check_nodes
-from distill_ray.engine.on_ray.waiting import WaitingReplicas, waits_for_nodes
+from distill_ray.engine.on_ray.waiting import LOOK_SECONDS, Places, waits_for_nodes
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
@@ -41,10 +42,6 @@ CLOSE_SECONDS = 30
 """How long a replica may take to unload before its process is ended."""
 
 
-LOOK_SECONDS = 5
-"""How long nothing may happen before it is looked whether replicas wait for room that is not there."""
-
-
 class RayExecutor:
     """Actors by (step, replica), and references to the rows they made."""
 
@@ -52,7 +49,7 @@ class RayExecutor:
         self._storage = storage
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
-        self._waiting = WaitingReplicas()
+        self._places = Places()
         self._blocks: dict[int, Any] = {}
         self._setups: dict[tuple[str, bool], Any] = {}
         self._closing: dict[Any, Any] = {}
@@ -79,7 +76,11 @@ class RayExecutor:
         options = actor_options(resources)
         handle = actor.options(**options).remote(f"{step}/{replica}", sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
-        self._waiting.add(step, replica, resources)
+        if not setup.joins:
+            self._places.wait(step, replica, resources)
+            handle.__ray_ready__.remote().future().add_done_callback(
+                lambda future: None if future.exception() else self._places.placed(step, replica)
+            )
         if (step, setup.joins) not in self._setups:
             self._setups[step, setup.joins] = ray.put(_pickled(step, setup))
         loading = handle.load.remote(step, self._setups[step, setup.joins], replica, _search_path())
@@ -128,6 +129,8 @@ class RayExecutor:
     def stop(self, step: str, replica: int) -> None:
         """Unload a replica and give its resources back."""
         actor = self._actors.pop((step, replica))
+        self._loaded.discard((step, replica))
+        self._places.gone(step, replica)
         closed = actor.close.remote()
         self._closing[closed] = actor
         # Ray ends an actor that nobody refers to, and gives its resources back to steps that wait for them.
@@ -138,7 +141,7 @@ class RayExecutor:
         if (step, replica) in self._loaded:
             self.stop(step, replica)
         else:
-            self._waiting.discard(step, replica)
+            self._places.gone(step, replica)
             ray.kill(self._actors.pop((step, replica)))
 
     def release(self, blocks: tuple[int, ...]) -> None:
@@ -153,22 +156,19 @@ class RayExecutor:
     def next_event(self) -> Event:
         """Wait for the next event."""
         while True:
-            try:
+            if (waits := self._places.look()) is not None:
+                return waits
+            with suppress(queue.Empty):
                 event = self._events.get(timeout=LOOK_SECONDS)
-            except queue.Empty:
-                if (vain := self._waiting.look({step for step, _ in self._loaded})) is not None:
-                    return vain
-                continue
-            self._note(event)
-            return event
+                self._note(event)
+                return event
 
     def _note(self, event: Event) -> None:
         if isinstance(event, ReplicaReady):
             self._loaded.add((event.step, event.replica))
-            self._waiting.discard(event.step, event.replica)
         elif isinstance(event, ReplicaLost):
             self._loaded.discard((event.step, event.replica))
-            self._waiting.discard(event.step, event.replica)
+            self._places.gone(event.step, event.replica)
             actor = self._actors.pop((event.step, event.replica), None)
             if actor is not None:
                 ray.kill(actor)  # it may only be out of reach: others do its work from now on

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection
 
-from distill_ray.engine.messages import Failure, ReplicaReady
+from distill_ray.engine.messages import Failure, NoRoom, ReplicaReady
 from distill_ray.engine.on_ray.placement import is_placeable, node_resources, wanted
 from distill_ray.errors import ParameterError
 from distill_ray.resources import StepResources
@@ -17,43 +16,63 @@ WAIT_SECONDS = 600.0
 
 WAIT_VARIABLE = "DISTILL_RAY_WAIT_FOR_RESOURCES"
 
+LOOK_SECONDS = 5.0
+"""Seconds from one look to the next."""
+
+ROOM_SECONDS = 15.0
+"""How long a replica may wait for its place, longer than a process takes to start, until others make room."""
+
 _log = logging.getLogger(__name__)
 
 
-class WaitingReplicas:
-    """Replicas that were started and have not loaded: whether any node of the cluster could hold them."""
+class Places:
+    """Which replicas have a place, and which wait for one: others may hold it, or no node may have it."""
 
     def __init__(self) -> None:
         self._limit = wait_seconds()
-        self._waiting: dict[tuple[str, int], StepResources] = {}
+        self._waiting: dict[tuple[str, int], tuple[StepResources, float]] = {}
+        self._placed: set[tuple[str, int]] = set()
         self._without_node: dict[tuple[str, int], float] = {}
+        self._looked = time.monotonic()
 
-    def add(self, step: str, replica: int, resources: StepResources) -> None:
-        """A replica was started."""
-        self._waiting[step, replica] = resources
+    def wait(self, step: str, replica: int, resources: StepResources) -> None:
+        """A replica that computes was started."""
+        self._waiting[step, replica] = resources, time.monotonic()
 
-    def discard(self, step: str, replica: int) -> None:
-        """It has loaded, or is not wanted any more."""
+    def placed(self, step: str, replica: int) -> None:
+        """Its process is there. May be called from another thread."""
+        if self._waiting.pop((step, replica), None) is not None:
+            self._placed.add((step, replica))
+
+    def gone(self, step: str, replica: int) -> None:
+        """It is lost, or not wanted any more."""
         self._waiting.pop((step, replica), None)
         self._without_node.pop((step, replica), None)
+        self._placed.discard((step, replica))
 
-    def look(self, loaded: Collection[str]) -> ReplicaReady | None:
-        """See whether one waits in vain, and has for long, of a step without a replica that is up.
-
-        Args:
-            loaded: the steps with replicas that are up.
-        """
-        nodes = node_resources()
-        for (step, replica), resources in self._waiting.items():
-            if is_placeable(resources, nodes):
-                self._without_node.pop((step, replica), None)
-            elif step not in loaded and self._has_waited(step, replica, resources):
-                message = (
-                    f"no node with {dict(wanted(resources))}, which it declares for each replica, came in "
-                    f"{self._limit:.0f} s. Run again once there is one, or wait longer ({WAIT_VARIABLE})."
-                )
-                return ReplicaReady(step, replica, Failure(step, message))
+    def look(self) -> ReplicaReady | NoRoom | None:
+        """See, now and then, whether a step without any replica waits for a place: in vain, or for long."""
+        if time.monotonic() < self._looked + LOOK_SECONDS:
+            return None
+        self._looked = time.monotonic()
+        up = {step for step, _ in list(self._placed)}
+        waiting = {key: each for key, each in list(self._waiting.items()) if key[0] not in up}
+        nodes = node_resources() if waiting else []
+        for (step, replica), (resources, since) in waiting.items():
+            if not is_placeable(resources, nodes):
+                if self._has_waited(step, replica, resources):
+                    return ReplicaReady(step, replica, Failure(step, self._in_vain(resources)))
+                continue
+            self._without_node.pop((step, replica), None)
+            if time.monotonic() - since > ROOM_SECONDS:
+                return NoRoom(step)
         return None
+
+    def _in_vain(self, resources: StepResources) -> str:
+        return (
+            f"no node with {dict(wanted(resources))}, which it declares for each replica, came in "
+            f"{self._limit:.0f} s. Run again once there is one, or wait longer ({WAIT_VARIABLE})."
+        )
 
     def _has_waited(self, step: str, replica: int, resources: StepResources) -> bool:
         if (step, replica) not in self._without_node:
