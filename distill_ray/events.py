@@ -82,6 +82,14 @@ class ReplicaDown:
 
 
 @dataclass(frozen=True)
+class ReplicaAway:
+    """A replica that had nothing to do made room for a step that had no place; it comes back when needed."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
 class StepAwaited:
     """Another run computes a step's output: this one waits for it, and takes over what it has stored.
 
@@ -273,6 +281,7 @@ RunEvent: TypeAlias = (
     RunStarted
     | ReplicaUp
     | ReplicaDown
+    | ReplicaAway
     | StepAwaited
     | RunUnguarded
     | StepAdvanced

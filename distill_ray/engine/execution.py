@@ -38,7 +38,7 @@ from distill_ray.engine.messages import (
 )
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.single_flight import SingleFlight, Watcher
-from distill_ray.engine.step_state import StepSpec
+from distill_ray.engine.step_state import Phase, StepSpec
 from distill_ray.engine.stopping import stop_on_signals
 from distill_ray.engine.stored_rows import find_parts, read_stored_rows, stored_units
 from distill_ray.engine.worker import WorkerSetup
@@ -47,6 +47,7 @@ from distill_ray.events import (
     Divergent,
     Listener,
     PartWritten,
+    ReplicaAway,
     ReplicaDown,
     ReplicaUp,
     RowsFailed,
@@ -238,6 +239,8 @@ class _Execution:
                 self._executor.flush(action.step, action.replica)
             elif isinstance(action, StopReplica):
                 self._executor.stop(action.step, action.replica)
+                if self._scheduler.steps[action.step].phase is Phase.RUNNING:
+                    self._emit(ReplicaAway(action.step, action.replica))
             elif isinstance(action, AbandonReplica):
                 self._executor.abandon(action.step, action.replica)
             elif isinstance(action, ReleaseBlocks):

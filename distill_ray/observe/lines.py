@@ -9,6 +9,7 @@ from typing import TextIO
 
 from distill_ray.events import (
     DamageFound,
+    ReplicaAway,
     ReplicaDown,
     ReplicaUp,
     RunEvent,
@@ -58,7 +59,7 @@ class LineProgress:
             if not self._run.complete_hit:
                 yield f"pipeline '{event.pipeline}', cache {event.cache}, run {event.run}"
                 yield from (f"{each.step}: {each.decision} ({each.reason})" for each in event.steps)
-        elif isinstance(event, ReplicaUp | ReplicaDown):
+        elif isinstance(event, ReplicaUp | ReplicaDown | ReplicaAway):
             yield self._replicas_line(event)
         elif isinstance(event, StepAwaited):
             step = self._run.steps[event.step]
@@ -78,7 +79,9 @@ class LineProgress:
         elif isinstance(event, RunFinished):
             yield from summary_lines(self._run)
 
-    def _replicas_line(self, event: ReplicaUp | ReplicaDown) -> str:
+    def _replicas_line(self, event: ReplicaUp | ReplicaDown | ReplicaAway) -> str:
+        if isinstance(event, ReplicaAway):
+            return f"{event.step}: replica {event.replica} makes room for a step that waits for a place"
         if isinstance(event, ReplicaDown):
             return f"{event.step}: replica {event.replica} died ({event.reason}); others do what it had to do"
         step = self._run.steps[event.step]

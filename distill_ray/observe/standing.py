@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from distill_ray.events import (
     WORK,
+    ReplicaAway,
     ReplicaDown,
     ReplicaUp,
     RunEvent,
@@ -113,13 +114,8 @@ class RunStanding:
             step.sample(self._clock())
         elif isinstance(event, RunStarted | RunRepaired):
             self._plan(event)
-        elif isinstance(event, ReplicaUp):
-            step = self.steps[event.step]
-            step.replicas += 1
-            step.state = "running"
-            step.sample(self._clock())
-        elif isinstance(event, ReplicaDown):
-            self.steps[event.step].replicas -= event.loaded
+        elif isinstance(event, ReplicaUp | ReplicaDown | ReplicaAway):
+            self._count_replicas(event)
         elif isinstance(event, StepAwaited):
             self.steps[event.step].holder = event.holder
         elif isinstance(event, StepFinished):
@@ -132,6 +128,15 @@ class RunStanding:
             self.stopping = True
         elif isinstance(event, RunFinished):
             self.finished = event
+
+    def _count_replicas(self, event: ReplicaUp | ReplicaDown | ReplicaAway) -> None:
+        step = self.steps[event.step]
+        if isinstance(event, ReplicaUp):
+            step.replicas += 1
+            step.state = "running"
+            step.sample(self._clock())
+        else:
+            step.replicas -= isinstance(event, ReplicaAway) or event.loaded
 
     def _plan(self, event: RunStarted | RunRepaired) -> None:
         before, self.steps = self.steps, {decided.step: _standing(decided) for decided in event.steps}
