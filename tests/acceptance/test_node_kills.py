@@ -6,8 +6,8 @@ the end. The matrix is run, and the table in docs/reliability.md written, by ::
 
     DISTILL_RAY_WRITE_TABLES=1 pytest -m slow tests/acceptance/test_node_kills.py
 
-Of which ``-k`` may choose a few: the table keeps the rows of the others. The usual suite kills replicas on one node
-(tests/integration/test_engines.py).
+Of which ``-k`` may choose a few: the table keeps the rows of the others. The usual suite kills replicas on one
+node (tests/integration/test_engines.py).
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ def is_replica(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.slow  # a minute, of which Ray takes most to miss the node
+@pytest.mark.slow
 def test_a_replica_and_a_node_are_killed(tmp_path: Path, cluster: Cluster) -> None:
     nodes = cluster.add_nodes(*[{"cpus": 1, "resources": {"mortal": 2.0}}] * 2)
     settings = {"steps": STEPS[:2], "resources": {"square": {"mortal": 1.0}}}
