@@ -6,8 +6,8 @@ the end. The matrix is run, and the table in docs/reliability.md written, by ::
 
     DISTILL_RAY_WRITE_TABLES=1 pytest -m slow tests/acceptance/test_node_kills.py
 
-Of which ``-k`` may choose a few: the table keeps the rows of the others. The usual suite kills replicas on one
-node (tests/integration/test_engines.py).
+Of which ``-k`` may choose a few: the table keeps the rows of the others. The usual suite kills replicas on
+one node (tests/integration/test_engines.py).
 """
 
 from __future__ import annotations
