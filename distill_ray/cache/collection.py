@@ -28,6 +28,7 @@ from distill_ray.cache.root_settings import read_settings
 from distill_ray.cache.runs import walk_runs
 from distill_ray.cache.stock import is_of_other_salt, read_lease
 from distill_ray.cache.store import READERS
+from distill_ray.cache.use_notes import is_past
 from distill_ray.storage import Storage
 
 WRITE_SECONDS = 3600.0
@@ -155,6 +156,8 @@ class _Round:
         if not function.outputs and not function.damaged and function.parts.keys() == gone:
             rest = (parts.function.signature_file, *function.notes)
             self._storage.delete(root.path(path) for path in rest)
+        else:
+            self._storage.delete(root.path(path) for path in function.notes if is_past(path, self._now))
         left = {name: parts.sizes[name] for name in written - named}
         return parts.model_copy(update={"sizes": left}) if left else None
 

@@ -9,6 +9,7 @@ stands only as long as the records say what it stands for.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -52,6 +53,12 @@ def note_of(record: RunRecord | None) -> UseNote | None:
     except (ValueError, TypeError):
         return None
     return UseNote(leaf, f"{NOTE_OPENING}{day}.{digest}")
+
+
+def is_past(name: str, now: float) -> bool:
+    """Whether a note, by its name or path, is of a day so long ago that no run looks for it any more."""
+    day = name.rpartition(NOTE_OPENING)[2][:_DAY]
+    return day < time.strftime("%Y%m%d", time.gmtime(now - 24 * 3600))
 
 
 def is_note(name: str) -> bool:
