@@ -100,6 +100,7 @@ def rows_in(output: str) -> dict[str, list[dict[str, str]]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_pipeline_uses_both_nodes_and_nothing_is_left_of_them(two_nodes: TwoNodes) -> None:
     up = two_nodes.call("up")
     assert up.returncode == 0, up.stderr

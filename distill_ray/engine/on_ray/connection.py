@@ -27,7 +27,10 @@ def connect(address: str = "") -> None:
     """
     import ray
 
+    if address:
+        _check_reachable(address)
     if ray.is_initialized():
+        _check_joined(address)
         return
     if not all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr)):
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what steps print goes into a log
@@ -45,6 +48,22 @@ def connect(address: str = "") -> None:
         ray.init(address=address or None, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:  # RuntimeError: another Python or Ray
         raise ClusterError(f"The Ray cluster at {named} cannot be joined: {error}") from error
+
+
+def _check_joined(address: str) -> None:
+    """Refuse another cluster than the one that this process is part of already.
+
+    Raises:
+        ClusterError: it is another.
+    """
+    import ray
+
+    joined = ray.get_runtime_context().gcs_address
+    if address not in ("", "auto", joined):
+        raise ClusterError(
+            f"This process has joined the Ray cluster at {joined} already, and cannot use that at {address}: "
+            "call ray.shutdown() first, or use another process."
+        )
 
 
 def _check_reachable(address: str) -> None:
