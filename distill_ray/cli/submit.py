@@ -14,6 +14,7 @@ import click
 from distill_ray.cli.options import Options, Record, common_options
 from distill_ray.cli.run import RunOptions, run_options
 from distill_ray.cli.script import split_target
+from distill_ray.credentials import names_credential
 from distill_ray.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -156,13 +157,28 @@ def _is_local(root: str) -> bool:
     return True
 
 
+def _open(parameter: str) -> str:
+    """A parameter that may be shown: the command of a job stands on the cluster's dashboard.
+
+    Raises:
+        ParameterError: it sets a credential.
+    """
+    name = parameter.partition("=")[0]
+    if names_credential(name.rpartition(".")[2]):
+        raise ParameterError(
+            f"--param {name} would show a credential to all who see the cluster's jobs: set the variable from "
+            "which the model reads it on the nodes, or leave it to the script."
+        )
+    return parameter
+
+
 def _command(script: str, pipeline: str, options: Options, run: RunOptions) -> Iterator[str]:
     """The words of the command that the job runs."""
     yield from ("python", "-m", "distill_ray", "run", f"{script}:{pipeline}" if pipeline else script)
     for root in options.cache_dir:
         yield from ("--cache-dir", root)
     for text in options.params:
-        yield from ("--param", text)
+        yield from ("--param", _open(text))
     if not options.use_cache:
         yield "--no-cache"
     if run.on_busy != "wait":

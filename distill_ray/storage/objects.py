@@ -112,8 +112,13 @@ class ObjectStorage:
                 return True
             # After a lost reply the client tries again and meets its own object, or gives up on a write
             # that was made: what is there now decides.
-            with suppress(Exception):
+            try:
                 return bytes(self._filesystem.cat_file(self._at(path))) == data
+            except FileNotFoundError:
+                pass
+            except Exception:
+                if isinstance(error, FileExistsError):
+                    raise  # whose it is could not be seen: it is asked once more
             if isinstance(error, FileExistsError):  # another caller's, removed in the meantime
                 return False
             raise

@@ -33,6 +33,7 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--address", NOWHERE, "--cache-dir", "file://cache"], 2, "would lie in the job's copy"),
         (["--address", NOWHERE, "--env", "=1"], 2, "--env wants NAME or NAME=VALUE, not '=1'"),
         (["--address", NOWHERE, "--env", "NO_SUCH_ONE"], 2, "this shell has no such variable"),
+        (["--address", NOWHERE, "--param", "ask.llm.api_key=sk-1234567"], 2, "would show a credential"),
         (["--address", NOWHERE, "--verify", "2"], 2, "2.0 is not in the range"),
     ],
 )

@@ -48,7 +48,8 @@ def check_nodes(storage: Storage, steps: Mapping[str, StepResources]) -> None:
     nodes = [node for node in living_nodes() if _may_run(node, steps)]
     if all(node.id == own_node() for node in nodes):
         return
-    nodes = [node for node in nodes if (storage.url, node.id) not in _REACHED]
+    root = repr(storage)  # all roots, where there are several
+    nodes = [node for node in nodes if (root, node.id) not in _REACHED]
     replies = probe_nodes(storage, nodes)
     problems = {reply.node: reply.error for reply in replies if reply.error}
     if problems:
@@ -59,7 +60,7 @@ def check_nodes(storage: Storage, steps: Mapping[str, StepResources]) -> None:
             f"The driver has distill_ray {__version__}; nodes that may run a step have another one:"
             f"{_listed(others)}\nInstall the same everywhere, or ship it with the job (`distill-ray submit`)."
         )
-    _REACHED.update((storage.url, node.id) for node in nodes)
+    _REACHED.update((root, node.id) for node in nodes)
 
 
 def probe_nodes(storage: Storage, nodes: Iterable[RayNode]) -> list[Reply[str]]:
