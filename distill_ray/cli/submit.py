@@ -166,8 +166,8 @@ def _open(parameter: str) -> str:
     name = parameter.partition("=")[0]
     if names_credential(name.rpartition(".")[2]):
         raise ParameterError(
-            f"--param {name} would show a credential to all who see the cluster's jobs: set the variable from "
-            "which the model reads it on the nodes, or leave it to the script."
+            f"--param {name} would show a credential to all who see the cluster's jobs: set the variable "
+            "from which the model reads it on the nodes, or leave it to the script."
         )
     return parameter
 
