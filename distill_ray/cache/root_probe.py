@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from distill_ray.cache import paths
 from distill_ray.errors import StorageError
-from distill_ray.storage import LayeredStorage, Storage
+from distill_ray.storage import Storage, first_of, others_of
 
 _READERS = 16
 
@@ -105,16 +105,6 @@ def wrong_answers(probe: RootProbe, names: Iterable[str]) -> dict[str, str]:
 
 def _answer(probe: RootProbe, name: str) -> bytes:
     return f"{probe.token} {name}".encode()
-
-
-def first_of(storage: Storage) -> Storage:
-    """The root that is written to, of several that are read."""
-    return storage.first if isinstance(storage, LayeredStorage) else storage
-
-
-def others_of(storage: Storage) -> tuple[Storage, ...]:
-    """The roots that are only read."""
-    return storage.others if isinstance(storage, LayeredStorage) else ()
 
 
 def remedy(url: str) -> str:

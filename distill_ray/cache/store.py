@@ -20,7 +20,7 @@ from distill_ray.cache.paths import PART_ENDING, FunctionId, is_safe_name
 from distill_ray.cache.root_settings import RootSettings, claim
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.errors import CorruptObjectError, StorageError
-from distill_ray.storage import LayeredStorage, Storage
+from distill_ray.storage import Storage, first_of
 
 READERS = 16
 """Threads that fetch small objects at once: an object store answers in tens of milliseconds."""
@@ -48,7 +48,7 @@ class CacheStore:
     @property
     def own(self) -> Storage:
         """The root that is written to, where several are read."""
-        return self.storage.first if isinstance(self.storage, LayeredStorage) else self.storage
+        return first_of(self.storage)
 
     def claim(self) -> None:
         """Mark an empty root as one of our format, before anything else is written to it.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from distill_ray import __version__
-from distill_ray.cache.root_probe import first_of, others_of
 from distill_ray.cache.root_speed import RootSpeed, measure_root
-from distill_ray.storage import Storage, credential_kinds
+from distill_ray.storage import Storage, credential_kinds, first_of, others_of
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from distill_ray.cache.store import CacheStore
 from distill_ray.cache.writer import WriterSettings
 from distill_ray.engine.execution import RunSettings, execute
 from distill_ray.engine.executor import Executor
+from distill_ray.environment import seconds_in
 from distill_ray.errors import (
     CorruptObjectError,
     DamagedPartError,
@@ -302,11 +303,7 @@ def _executor(engine: Engine, store: CacheStore) -> Executor:
 
 def writer_settings() -> WriterSettings:
     """The default settings, or those of ``DISTILL_RAY_FLUSH_SECONDS``."""
-    given = os.environ.get(FLUSH_VARIABLE)
-    try:
-        return WriterSettings(flush_seconds=float(given)) if given else WriterSettings()
-    except ValueError as error:
-        raise ParameterError(f"{FLUSH_VARIABLE} must be a number of seconds, not {given!r}.") from error
+    return WriterSettings(flush_seconds=seconds_in(FLUSH_VARIABLE, WriterSettings.flush_seconds))
 
 
 def _decisions(plan: Plan) -> tuple[StepDecided, ...]:

@@ -6,7 +6,7 @@ Nothing else in distill_ray uses fsspec.
 from __future__ import annotations
 
 from distill_ray.storage.credential_kinds import credential_kinds
-from distill_ray.storage.layered import LayeredStorage
+from distill_ray.storage.layered import LayeredStorage, first_of, others_of
 from distill_ray.storage.local import LocalStorage
 from distill_ray.storage.objects import ObjectStorage
 from distill_ray.storage.protocol import Storage
@@ -22,8 +22,10 @@ __all__ = [
     "Storage",
     "credential_kinds",
     "expand",
+    "first_of",
     "identity",
     "is_shared",
     "open_storage",
     "open_url",
+    "others_of",
 ]

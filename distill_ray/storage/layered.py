@@ -94,6 +94,16 @@ class LayeredStorage:
         return read(self._all[-1])
 
 
+def first_of(storage: Storage) -> Storage:
+    """The root that is written to, where several are read."""
+    return storage.first if isinstance(storage, LayeredStorage) else storage
+
+
+def others_of(storage: Storage) -> tuple[Storage, ...]:
+    """The roots that are only read."""
+    return storage.others if isinstance(storage, LayeredStorage) else ()
+
+
 def _folder(path: str) -> str:
     """The folder with its slash, so that what stands right below the root needs none."""
     return path[: path.rfind("/") + 1]

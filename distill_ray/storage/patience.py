@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeVar
 
-from distill_ray.errors import ParameterError
+from distill_ray.environment import seconds_in
 from distill_ray.storage.faults import is_passing, status_of
 
 RETRY_VARIABLE = "DISTILL_RAY_RETRY_SECONDS"
@@ -83,11 +82,7 @@ def persist(outage: Outage, act: Callable[[], _Result]) -> _Result:
 
 def retry_seconds() -> float:
     """The default, or what ``DISTILL_RAY_RETRY_SECONDS`` says."""
-    given = os.environ.get(RETRY_VARIABLE)
-    try:
-        return float(given) if given else _RETRY_SECONDS
-    except ValueError as error:
-        raise ParameterError(f"{RETRY_VARIABLE} must be a number of seconds, not {given!r}.") from error
+    return seconds_in(RETRY_VARIABLE, _RETRY_SECONDS)
 
 
 def in_brief(error: Exception) -> str:

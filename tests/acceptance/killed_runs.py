@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -241,8 +241,8 @@ class Site:
             twice=len(computed) - len(pieces),
             lost=sum(abs(numbers[n] - 1) for n in range(ROWS)),
             wrong=list(wrong_rows(rows, told)),
-            step_after=_longest(_step_after(kill, done) for kill in self.kills),
-            replaced_after=_longest(_replaced_after(kill, done) for kill in self.kills),
+            step_after=_longest(_work_after(kill, done, kill.killed) for kill in self.kills),
+            replaced_after=_longest(_work_after(kill, done, kill.seen) for kill in self.kills),
             seconds=ended - self.kills[0].at if self.kills else 0.0,
             report=came["report"],
         )
@@ -261,20 +261,12 @@ def new_root(folder: Path, bucket: Root | None = None) -> Root:
     return Root(f"{bucket.url}/{name}", bucket.storage_options) if bucket else Root(str(folder / name))
 
 
-def _step_after(kill: Kill, done: Sequence[Work]) -> float | None:
+def _work_after(kill: Kill, done: Sequence[Work], not_by: Collection[int]) -> float | None:
+    """Seconds from a kill to the first work in its step, but for that of some processes."""
     after = [
         work.at - kill.at
         for work in done
-        if work.step == kill.step and work.at > kill.at and work.pid not in kill.killed
-    ]
-    return min(after, default=None)
-
-
-def _replaced_after(kill: Kill, done: Sequence[Work]) -> float | None:
-    after = [
-        work.at - kill.at
-        for work in done
-        if work.step == kill.step and work.at > kill.at and work.pid not in kill.seen
+        if work.step == kill.step and work.at > kill.at and work.pid not in not_by
     ]
     return min(after, default=None)
 

@@ -8,7 +8,7 @@ import time
 
 from distill_ray.engine.messages import Failure, NoRoom, ReplicaReady
 from distill_ray.engine.on_ray.placement import is_placeable, node_resources, wanted
-from distill_ray.errors import ParameterError
+from distill_ray.environment import seconds_in
 from distill_ray.resources import StepResources
 
 WAIT_SECONDS = 600.0
@@ -92,8 +92,4 @@ def waits_for_nodes() -> bool:
 
 def wait_seconds() -> float:
     """Seconds to wait for a node: the default, or those of ``DISTILL_RAY_WAIT_FOR_RESOURCES``."""
-    given = os.environ.get(WAIT_VARIABLE)
-    try:
-        return float(given) if given else WAIT_SECONDS
-    except ValueError as error:
-        raise ParameterError(f"{WAIT_VARIABLE} must be a number of seconds, not {given!r}.") from error
+    return seconds_in(WAIT_VARIABLE, WAIT_SECONDS)
