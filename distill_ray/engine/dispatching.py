@@ -35,8 +35,7 @@ def _dispatch(state: StepState, blocks: Blocks) -> Iterator[Action]:
         more_to_come = not state.input_ended and state.replicas[replica].calls > 0
         if len(state.pending) < state.pace.batches and more_to_come:
             return
-        ready = sum(1 for each in state.replicas.values() if each.ready and not each.joins)
-        share = -(-len(state.pending) // ready)
+        share = -(-len(state.pending) // state.replicas.ready)
         yield _send(state, blocks, replica, state.pending, min(state.pace.batches, share))
 
 

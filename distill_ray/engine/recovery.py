@@ -32,7 +32,7 @@ from distill_ray.engine.step_state import MAX_DEATHS, MAX_LOSSES, Batch, Phase, 
 
 def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failure | None:
     """Take back all that a replica had; return why the run cannot go on, if it cannot."""
-    del state.replicas[event.replica]
+    state.replicas.remove(event.replica)
     state.deaths += not event.with_node
     problem = _take_calls_back(state, event, blocks)
     blocks.forsake(state.spec.name, event.replica)
@@ -101,8 +101,8 @@ def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -
     state = steps[event.step]
     if event.call is None:
         state.asked_for_keys.difference_update(event.blocks)
-    elif event.replica in state.replicas and event.call in state.calls:
-        state.replicas[event.replica].calls -= 1
+    elif event.replica is not None and event.replica in state.replicas and event.call in state.calls:
+        state.replicas.returned(event.replica)
         _, batches = state.calls.pop(event.call)
         if event.call not in state.orphans:
             blocks.give_up(event.call)

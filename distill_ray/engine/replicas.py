@@ -15,54 +15,52 @@ from distill_ray.engine.actions import (
     StartReplica,
     StopReplica,
 )
-from distill_ray.engine.step_state import Phase, Replica, StepState
+from distill_ray.engine.step_state import Phase, StepState
 
 
 def start_replicas(state: StepState) -> Iterator[Action]:
     """Start those that are not there, or not any more; a generator or a global step has one."""
     count = 1 if state.spec.kind != "step" else state.spec.replicas
-    for _ in range(count - sum(not replica.joins for replica in state.replicas.values())):
+    for _ in range(count - state.replicas.computing):
         yield _start(state, joins=False)
 
 
 def start_joining(state: StepState) -> Iterator[Action]:
     """Start the replica without the step, which handles rows that are made already, unless it is there."""
-    if not any(replica.joins for replica in state.replicas.values()):
+    if not state.replicas.joins:
         yield _start(state, joins=True)
 
 
 def _start(state: StepState, *, joins: bool) -> StartReplica:
-    number = state.replicas_started
-    state.replicas_started += 1
-    state.replicas[number] = Replica(joins=joins)
-    return StartReplica(state.spec.name, number, joins=joins)
+    return StartReplica(state.spec.name, state.replicas.start(joins=joins), joins=joins)
 
 
 def relieve(state: StepState, replicas: Collection[int] | None = None) -> Iterator[Action]:
     """Have replicas that are idle, or some of them, write what they have made, so that it can be let go."""
-    for number, replica in state.replicas.items():
-        if replica.ready and replica.calls == 0 and (replicas is None or number in replicas):
-            replica.calls = 1
+    for number in state.replicas.idle:
+        if replicas is None or number in replicas:
+            state.replicas.told_to_flush(number, for_good=False)
             yield FlushReplica(state.spec.name, number)
 
 
 def make_room(state: StepState) -> None:
     """Let replicas that have nothing to do go, for a step that has no place; they come back when needed."""
     if state.spec.kind == "step" and state.phase is Phase.RUNNING and not state.pending:
-        for replica in state.replicas.values():
-            replica.leaving = replica.leaving or (replica.ready and not replica.joins and not replica.calls)
+        for number in state.replicas.idle:
+            if not state.replicas[number].joins:
+                state.replicas.leave(number)
 
 
 def let_go(state: StepState) -> Iterator[Action]:
     """End replicas that are leaving, once they have written all."""
-    for number, replica in list(state.replicas.items()):
-        if not replica.leaving or replica.calls:
+    for number in state.replicas.leaving:
+        if state.replicas[number].calls:
             continue
-        if replica.flushed:
-            del state.replicas[number]
+        if state.replicas[number].flushed:
+            state.replicas.remove(number)
             yield StopReplica(state.spec.name, number)
         else:
-            replica.calls, replica.ending = 1, True
+            state.replicas.told_to_flush(number, for_good=True)
             yield FlushReplica(state.spec.name, number)
 
 
@@ -70,18 +68,17 @@ def flush_replicas(state: StepState) -> Iterator[Action]:
     """Have all of them write what is left, once no call is under way."""
     if state.calls or state.phase in (Phase.COMMITTING, Phase.DONE):
         return
-    for number, replica in state.replicas.items():
-        if replica.ready and not replica.flushed and replica.calls == 0:
-            replica.calls, replica.ending = 1, True
-            yield FlushReplica(state.spec.name, number)
+    for number in state.replicas.idle:
+        state.replicas.told_to_flush(number, for_good=True)
+        yield FlushReplica(state.spec.name, number)
 
 
 def commit(state: StepState) -> Iterator[Action]:
     """Once all rows are stored: write the manifest, and give the replicas' resources back."""
-    for number in [number for number, replica in state.replicas.items() if not replica.ready]:
-        del state.replicas[number]
+    for number in state.replicas.not_ready:
+        state.replicas.remove(number)
         yield AbandonReplica(state.spec.name, number)
-    if all(replica.flushed for replica in state.replicas.values()):
+    if state.replicas.all_flushed:
         state.phase = Phase.COMMITTING
         yield CommitOutput(state.spec.name)
         for number in state.replicas:

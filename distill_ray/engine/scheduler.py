@@ -131,8 +131,7 @@ class Scheduler:
 
     @staticmethod
     def _is_quiet(state: StepState) -> bool:
-        waiting = any(not r.flushed for r in state.replicas.values() if r.ready)
-        return not state.calls and not waiting and state.phase is not Phase.COMMITTING
+        return not state.calls and state.replicas.all_flushed and state.phase is not Phase.COMMITTING
 
     # What happened.
 
@@ -171,12 +170,11 @@ class Scheduler:
         if isinstance(event, WorkDone):
             self._in_order(state, event)
         elif isinstance(event, ReplicaReady):
-            state.replicas[event.replica].ready = event.failure is None
+            if event.failure is None:
+                state.replicas.loaded(event.replica)
         elif isinstance(event, Flushed):
             parts_written(state, event.written, self.blocks)
-            replica = state.replicas[event.replica]
-            replica.calls -= 1
-            replica.flushed = replica.ending
+            state.replicas.wrote_all(event.replica)
         elif state.phase in (Phase.RUNNING, Phase.FLUSHING):  # after that all it made is written
             self._fail(replica_lost(state, event, self.blocks))
 
@@ -200,7 +198,7 @@ class Scheduler:
             self._work_done(state, state.returned.pop(block))
 
     def _work_done(self, state: StepState, event: WorkDone) -> None:
-        state.replicas[event.replica].calls -= 1
+        state.replicas.returned(event.replica)
         state.deaths = 0
         record = event.record
         parts_written(state, record.written, self.blocks)

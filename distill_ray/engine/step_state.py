@@ -12,6 +12,7 @@ from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.blocks import Edge, Piece, Slice
 from distill_ray.engine.messages import CALL_SECONDS, FailedRows, Purpose, WorkDone, WorkRecord
+from distill_ray.engine.pool import Pool
 from distill_ray.steps.base import StepKind
 
 CALL_BYTES = 2 << 20
@@ -176,21 +177,6 @@ class Unsaved:
 
 
 @dataclass
-class Replica:
-    """One replica: whether it has loaded, how many calls it has, whether it has written all for good.
-
-    One that is leaving gets no more calls: it makes room for a step that has no place.
-    """
-
-    ready: bool = False
-    joins: bool = False
-    calls: int = 0
-    ending: bool = False
-    flushed: bool = False
-    leaving: bool = False
-
-
-@dataclass
 class Pace:
     """How many batches to send in one call, learnt from the calls before."""
 
@@ -241,9 +227,7 @@ class StepState:
     pending: deque[Batch] = field(default_factory=deque)
     to_join: deque[Batch] = field(default_factory=deque)
     calls: dict[int, tuple[int, tuple[Batch, ...]]] = field(default_factory=dict)
-    replicas: dict[int, Replica] = field(default_factory=dict)
-    replicas_started: int = 0
-    """How many replicas there ever were: the number of the next one."""
+    replicas: Pool = field(default_factory=Pool)
     unsaved: dict[int, Unsaved] = field(default_factory=dict)
     """Rows that living replicas made and have not written yet, by block, in the order in which they came."""
     orphans: dict[int, Unsaved] = field(default_factory=dict)
@@ -327,9 +311,7 @@ class StepState:
     def call(self, replica: int, block: int, batches: Sequence[Batch]) -> None:
         """Note that a replica is called to make a block, also if it was told that it had written all."""
         self.calls[block] = (replica, tuple(batches))
-        called = self.replicas[replica]
-        called.calls += 1
-        called.ending = called.flushed = False
+        self.replicas.called(replica)
 
     def pending_of(self, purpose: Purpose) -> deque[Batch]:
         """Batches that wait for a replica: for one that joins, or for one that computes."""
@@ -366,8 +348,5 @@ class StepState:
 
     def free_replica(self, *, joins: bool = False) -> int | None:
         """The ready replica with the fewest calls under way, if it may have one more."""
-        fit = {n: r for n, r in self.replicas.items() if r.ready and r.joins == joins and not r.leaving}
-        ready = [(replica.calls, number) for number, replica in fit.items()]
-        if not ready or min(ready)[0] >= self.pace.calls_ahead:
-            return None
-        return min(ready)[1]
+        free = self.replicas.free_to_join if joins else self.replicas.free
+        return free(self.pace.calls_ahead)
