@@ -40,11 +40,13 @@ class Edge:
 
     Args:
         producer: the step that they come from.
+        consumer: the step that they go to.
         rows_ahead: how many rows of an output that is complete already are read ahead.
     """
 
-    def __init__(self, producer: str, rows_ahead: float = 0) -> None:
+    def __init__(self, producer: str, consumer: str, rows_ahead: float = 0) -> None:
         self.producer = producer
+        self.consumer = consumer
         self.rows_ahead = rows_ahead
         self.rows = 0
         self.total = 0
@@ -117,6 +119,7 @@ class Blocks:
     _live: dict[int, None] = field(default_factory=dict)
     _idle: set[int] = field(default_factory=set)
     _forgotten: list[int] = field(default_factory=list)
+    _held_up: dict[str, None] = field(default_factory=dict)
     _keys: dict[tuple[int, tuple[str, ...]], bytes] = field(default_factory=dict)
     _count: int = 0
 
@@ -224,8 +227,17 @@ class Blocks:
         return None if entry.part is None else (entry.part, entry.first_row)
 
     def are_full(self, step: str) -> bool:
-        """Whether a step's rows in memory are so many that it must make no more."""
-        return self._held.get(step, 0) > self.live_bytes
+        """Whether a step's rows in memory are so many that it must make no more; it is then held up."""
+        full = self._held.get(step, 0) > self.live_bytes
+        if full:
+            self._held_up[step] = None
+        return full
+
+    def no_longer_held_up(self) -> tuple[str, ...]:
+        """The steps that were held up, now that rows were let go."""
+        steps = tuple(self._held_up)
+        self._held_up.clear()
+        return steps
 
     def release(self) -> tuple[int, ...]:
         """Let go of rows in memory that are stored and either needed by nobody or too many."""

@@ -12,6 +12,7 @@ from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.engine.actions import Action, ReleaseBlocks
 from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Edge, Piece, Slice
+from distill_ray.engine.changed import Changed
 from distill_ray.engine.counting import compare, count
 from distill_ray.engine.dispatching import advance, compute
 from distill_ray.engine.messages import (
@@ -24,9 +25,11 @@ from distill_ray.engine.messages import (
     PartsFound,
     Purpose,
     ReplicaEvent,
+    ReplicaLost,
     ReplicaReady,
     RowsLost,
     StopRequested,
+    UnitsFound,
     WorkDone,
     failure_of,
 )
@@ -52,6 +55,9 @@ from distill_ray.engine.row_flow import (
 from distill_ray.engine.row_lookup import form_row_batches, units_found
 from distill_ray.engine.step_state import Phase, StepSpec, StepState, Unsaved
 
+RARE = ReplicaLost | RowsLost | NoRoom | PartsFound | UnitsFound
+"""Events that may let any step go on."""
+
 
 class Scheduler:
     """Decides what runs next.
@@ -75,13 +81,15 @@ class Scheduler:
         self.failure: Failure | None = None
         self.stopping = False
         self._sources: dict[str, list[Edge]] = {}
+        self._undone = {spec.name for spec in specs}
+        self._changed = Changed([spec.name for spec in specs])
         for spec in specs:
-            edges = tuple(self._edge(name, rows_ahead(spec)) for name in spec.predecessors)
+            edges = tuple(self._edge(name, spec) for name in spec.predecessors)
             known = (stored or {}).get(spec.name, StoredUnits())
             self.steps[spec.name] = StepState(spec, known, edges, awaited=spec.name in awaited)
 
-    def _edge(self, producer: str, ahead: float) -> Edge:
-        edge = Edge(producer, ahead)
+    def _edge(self, producer: str, spec: StepSpec) -> Edge:
+        edge = Edge(producer, spec.name, rows_ahead(spec))
         if producer in self.steps:
             self.steps[producer].outputs.append(edge)
         else:
@@ -94,6 +102,7 @@ class Scheduler:
         for edge in self._sources.get(producer, ()):
             self.blocks.need(piece.slice)
             edge.push(piece)
+            self._changed.add(edge.consumer)
 
     def wants_rows(self, producer: str) -> bool:
         """Whether a step that follows this complete output has few of its rows left."""
@@ -105,11 +114,12 @@ class Scheduler:
         """Say that `feed` has given all rows of this output."""
         for edge in self._sources.get(producer, ()):
             edge.closed = True
+            self._changed.add(edge.consumer)
 
     @property
     def complete(self) -> bool:
         """Whether every step's output is written."""
-        return all(state.phase is Phase.DONE for state in self.steps.values())
+        return not self._undone
 
     def lacks_rows(self, step: str) -> bool:
         """Whether rows failed in a running step, or in one above it: its output is not what it could be."""
@@ -143,6 +153,9 @@ class Scheduler:
         state = self.steps[event.step]
         if isinstance(event, ReplicaEvent) and event.replica not in state.replicas:
             return  # it was abandoned, or is known to be lost: its other answers may still be on their way
+        if isinstance(event, RARE) or state.orphans or state.lost:
+            self._changed.add_all()  # others may have waited for rows, or for room
+        self._changed.add(event.step)
         if (failure := failure_of(event)) is not None:
             self._fail(failure)
         if isinstance(event, ReplicaEvent):
@@ -150,11 +163,16 @@ class Scheduler:
         elif isinstance(event, RowsLost | NoRoom | PartsFound):
             self._recover(state, event)
         elif isinstance(event, Committed):
-            state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
+            self._committed(state, event)
         elif isinstance(event, KeysRead):
             self._keys_read(state, event)
         else:
             units_found(state, event, self.blocks)
+
+    def _committed(self, state: StepState, event: Committed) -> None:
+        state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
+        if event.failure is None:
+            self._undone.discard(event.step)
 
     def _recover(self, state: StepState, event: RowsLost | NoRoom | PartsFound) -> None:
         if isinstance(event, RowsLost):
@@ -253,17 +271,27 @@ class Scheduler:
     def _actions(self) -> Iterator[Action]:
         if released := self.blocks.release():
             yield ReleaseBlocks(released)
-        for state in self.steps.values():
-            if self._winding_down:
+            for held_up in self.blocks.no_longer_held_up():
+                self._changed.add(held_up)
+        while not self._winding_down and (name := self._changed.next()) is not None:
+            yield from self._go_on(self.steps[name])
+        if self._winding_down:
+            for state in self.steps.values():
                 yield from flush_replicas(state)
                 if state.phase is Phase.FLUSHING and self.failure is None:
                     yield from commit(state)  # stopped when it had all its rows: a hit for the next run
-                continue
-            if state.phase is Phase.RUNNING:
-                yield from self._run(state)
-            if state.phase is Phase.FLUSHING:
-                yield from flush_replicas(state)
-                yield from commit(state)
+
+    def _go_on(self, state: StepState) -> Iterator[Action]:
+        """Say what is to be done for a step to which something has happened."""
+        if state.phase is Phase.RUNNING:
+            yield from self._run(state)
+        if state.phase is Phase.FLUSHING:
+            yield from flush_replicas(state)
+            yield from commit(state)
+        if state.gave:
+            state.gave = False
+            for edge in state.outputs:
+                self._changed.add(edge.consumer)
 
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
@@ -287,7 +315,7 @@ class Scheduler:
         if self.failure is None and done and not state.awaited:
             for edge in state.outputs:
                 edge.closed = True
-            state.phase = Phase.FLUSHING
+            state.gave, state.phase = True, Phase.FLUSHING
 
     def warm_up(self, steps: Sequence[str]) -> Iterator[Action]:
         """Start the replicas of steps that will surely compute, before their first rows are there.

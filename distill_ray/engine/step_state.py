@@ -258,6 +258,8 @@ class StepState:
     asked_for_keys: set[int] = field(default_factory=set)
     """For a row-wise step: blocks whose rows' keys are being read."""
     failed: list[FailedRows] = field(default_factory=list)
+    gave: bool = False
+    """It has given rows, or its last ones, since the steps that follow were looked at."""
     awaited: bool = False
     """Another run computes it: what is stored is taken over as it comes, and nothing is computed."""
 
@@ -329,6 +331,7 @@ class StepState:
         while self._next_emitted in self._waiting:
             emitted.append(self._waiting.pop(self._next_emitted))
             self._next_emitted += 1
+        self.gave = self.gave or bool(emitted)
         for each in emitted:
             self._content.update(each.digests)
             self._append(each.slice)

@@ -23,7 +23,7 @@ def piece(block: int, start: int, rows: int) -> Piece:
 def test_an_edge_gives_the_rows_in_their_order_however_they_are_cut(
     pushed: list[int], wanted: list[int]
 ) -> None:
-    edge = Edge("source")
+    edge = Edge("source", "step")
     for block, rows in enumerate(pushed):
         edge.push(piece(block, 0, rows))
     expected = [(block, row) for block, rows in enumerate(pushed) for row in range(rows)]
