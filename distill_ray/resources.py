@@ -12,7 +12,8 @@ class StepResources(Declaration):
     """What each replica of a step asks of the cluster.
 
     Attributes:
-        replicas: how many copies of the step run at once.
+        replicas: how many copies of the step run at once, as far as there is room: one is enough to go on.
+            Or the fewest and the most, ``(1, 8)``: then as many as the rows that wait keep busy.
         cpus: CPUs a replica reserves; may be a fraction; None reserves none.
         gpus: GPUs a replica reserves; a fraction below 1 shares one, above 1 only whole numbers.
         memory: bytes of memory a replica reserves.
@@ -20,12 +21,40 @@ class StepResources(Declaration):
         accelerator_type: the kind of accelerator a node must have, for example ``"A100"``.
     """
 
-    replicas: RuntimeParameter[int] = Field(default=1, ge=1)
+    replicas: RuntimeParameter[int | tuple[int, int]] = 1
     cpus: RuntimeParameter[float | None] = Field(default=None, ge=0)
     gpus: RuntimeParameter[float | None] = Field(default=None, ge=0)
     memory: RuntimeParameter[int | None] = Field(default=None, ge=0)
     resources: RuntimeParameter[dict[str, float] | None] = None
     accelerator_type: RuntimeParameter[str | None] = None
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """What one replica declares, by Ray's names: ``{"CPU": 2, "GPU": 0.5}``."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory, **(self.resources or {})}
+        if self.accelerator_type:
+            amounts[f"accelerator_type:{self.accelerator_type}"] = 0.001
+        return {name: amount for name, amount in amounts.items() if amount}
+
+    @property
+    def fewest(self) -> int:
+        """How many replicas come before any other step gets more than its own fewest."""
+        return self.replicas[0] if isinstance(self.replicas, tuple) else 1
+
+    @property
+    def most(self) -> int:
+        """How many replicas run at once at most."""
+        return self.replicas[1] if isinstance(self.replicas, tuple) else self.replicas
+
+    @field_validator("replicas")
+    @classmethod
+    def _check_replicas(cls, replicas: int | tuple[int, int]) -> int | tuple[int, int]:
+        fewest, most = replicas if isinstance(replicas, tuple) else (replicas, replicas)
+        if fewest < 1:
+            raise ValueError("at least one replica runs a step")
+        if fewest > most:
+            raise ValueError("the fewest replicas come first, then the most")
+        return replicas
 
     @field_validator("gpus")
     @classmethod

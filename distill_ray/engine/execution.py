@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -72,6 +72,7 @@ class RunSettings:
         max_batches: batches of each generator after which it counts as ended; 0 is no limit.
         check_share: share of the reused units that are computed again to compare.
         flight: the run's leases; None: it computes whatever others do.
+        stages: for each step the number of its stage: it begins when all of lower numbers have ended.
     """
 
     run: str
@@ -79,6 +80,7 @@ class RunSettings:
     max_batches: int = 0
     check_share: float = 0.0
     flight: SingleFlight | None = None
+    stages: Mapping[str, int] = field(default_factory=dict)
 
 
 def execute(
@@ -114,7 +116,8 @@ def _spec(plan: Plan, name: str, settings: RunSettings) -> StepSpec:
         predecessors=plan.graph.predecessors(name),
         kind=kind_of(step),
         batch_size=step.batch_size if isinstance(step, GeneratorStep) else step.input_batch_size,
-        replicas=step.resources.replicas,
+        replicas=step.resources.most,
+        stage=settings.stages.get(name, 0),
         max_batches=settings.max_batches,
         columns=declared_columns(step) if isinstance(step, Step) and is_row_wise(step) else None,
         joins_input=isinstance(step, Step) and step.joins_input,

@@ -44,6 +44,7 @@ class StepSpec:
         strides: for each predecessor how many of its rows belong to one row of the first.
         check_share: share of the stored units that are computed again to compare.
         leaves_out: rows that fail are left out of its output.
+        stage: it starts no replica before all steps of lower stages have ended.
     """
 
     name: str
@@ -57,6 +58,7 @@ class StepSpec:
     strides: tuple[int, ...] = ()
     check_share: float = 0.0
     leaves_out: bool = False
+    stage: int = 0
 
     def stride(self, predecessor: int) -> int:
         """How many rows of a predecessor, by its position, belong to one row of the first."""

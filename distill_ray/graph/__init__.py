@@ -6,5 +6,6 @@ from distill_ray.graph.checks import check
 from distill_ray.graph.dag import Graph
 from distill_ray.graph.expand import expand
 from distill_ray.graph.mermaid import mermaid
+from distill_ray.graph.stages import LoadGroups, stages_of
 
-__all__ = ["Graph", "check", "expand", "mermaid"]
+__all__ = ["Graph", "LoadGroups", "check", "expand", "mermaid", "stages_of"]

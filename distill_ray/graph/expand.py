@@ -51,6 +51,11 @@ def expand(graph: Graph, signatures: Mapping[str, str]) -> Graph:
     return Graph.of(steps, predecessors)
 
 
+def owner_of(name: str, graph: Graph) -> str:
+    """The step of the user's graph that a step of `expand` is, or is a part of."""
+    return name if name in graph.steps else name.rpartition("/")[0]
+
+
 def is_expanded(task: Task) -> bool:
     """Whether a task runs as three steps: not where its class does the asking itself.
 

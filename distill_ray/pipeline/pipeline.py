@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from typing_extensions import Self
 
 from distill_ray.errors import GraphError, ParameterError
-from distill_ray.graph import Graph, check, mermaid
+from distill_ray.graph import Graph, LoadGroups, check, mermaid, stages_of
 from distill_ray.pipeline.parameters import check_given, with_parameters
 from distill_ray.pipeline.saving import dump_pipeline, load_pipeline, read_json, read_yaml, write_tree
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry, label_of
@@ -56,7 +56,6 @@ class Pipeline:
         cache_scope: ``"shared"`` by all pipelines that use the cache, or kept to this ``"pipeline"``, which
             then needs a name: it neither finds what others computed nor do they find what it does.
         cache_read_only: write nothing into the cache, and so compute nothing: what is not there is an error.
-
     """
 
     def __init__(
@@ -136,6 +135,8 @@ class Pipeline:
         progress: Literal["auto", "none"] = "auto",
         verify: float = 0.0,
         on_busy: OnBusy = "wait",
+        load_groups: LoadGroups | None = None,
+        wait_for_resources: float | None = None,
     ) -> Distiset:
         """Compute what is not known yet, and return the leaves' rows.
 
@@ -143,8 +144,7 @@ class Pipeline:
             parameters: runtime parameters, ``{step name: {parameter: value}}``, nested where a step holds
                 a model: ``{"generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}``.
             use_cache: False computes every step anew (and stores it).
-            dataset: rows for the steps that nothing flows into: a list of dicts, a Hugging Face dataset,
-                a pandas data frame or an Arrow table.
+            dataset: rows for the steps that nothing flows into: dicts, a dataset, data frame or Arrow table.
             dataset_batch_size: rows in each batch of ``dataset``.
             engine: ``"ray"``, or ``"inline"`` to run in this process, where breakpoints work.
             progress: how to show progress on standard error.
@@ -152,19 +152,23 @@ class Pipeline:
                 says how many rows differ (``rows_checked``, ``rows_differing``).
             on_busy: what to do about steps that another run computes at this moment: ``"wait"`` for it and
                 take over what it stores as it comes, ``"compute"`` them too, or ``"fail"``.
+            load_groups: stages to run in: lists of steps to run together, or ``"sequential_step_execution"``.
+            wait_for_resources: seconds to wait for a node that can hold what a step declares; by default
+                ``$DISTILL_RAY_WAIT_FOR_RESOURCES``, else what no node has is an error at once.
 
         Raises:
-            GraphError: the pipeline is declared wrongly.
-            ParameterError: a parameter is.
+            GraphError, ParameterError: the pipeline, or a parameter, is declared wrongly.
             StepError: a step raised. What was finished is stored: the next run goes on from there.
             RunInterruptedError: the run was stopped; likewise.
         """
         from distill_ray.observe.progress import make_progress
 
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
+        stages = stages_of(graph, load_groups) if load_groups else {}
         listeners = (make_progress(progress, redraw=engine != "inline"),)
         settings = {"use_cache": use_cache, "engine": engine, "verify": verify, "on_busy": on_busy}
-        return _run(self, _request(self, graph, listeners=listeners, **settings))
+        where = {"stages": stages, "wait_for_resources": wait_for_resources}
+        return _run(self, _request(self, graph, listeners=listeners, **settings, **where))
 
     def dry_run(
         self,
@@ -272,15 +276,19 @@ class Pipeline:
         Raises:
             ParameterError: the file's name is that of a picture.
         """
-        if path is not None and Path(path).suffix.lower() in _PICTURES:
-            raise ParameterError(f"draw() writes Mermaid text, no picture: name '{path}' with .mmd or .md.")
         text = mermaid(self.graph, top_to_bottom=top_to_bottom, show_edge_labels=show_edge_labels)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            _write_drawing(Path(path), text)
         from distill_ray.observe.picture import show
 
         show(self.graph)
         return text
+
+
+def _write_drawing(path: Path, text: str) -> None:
+    if path.suffix.lower() in _PICTURES:
+        raise ParameterError(f"draw() writes Mermaid text, no picture: name '{path}' with .mmd or .md.")
+    path.write_text(text, encoding="utf-8")
 
 
 def _prepared(graph: Graph, parameters: Parameters | None, dataset: Any, dataset_batch_size: int) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
@@ -36,6 +37,7 @@ from distill_ray.events import (
     StepDecided,
 )
 from distill_ray.graph import Graph
+from distill_ray.graph.expand import owner_of
 from distill_ray.observe.recorder import Recorder
 from distill_ray.observe.report import RunReport
 from distill_ray.pipeline.guarding import Guard, OnBusy, guarded
@@ -74,6 +76,8 @@ class RunRequest:
         max_batches: batches that each generator makes; 0 is no limit.
         verify: share of the reused units that are computed again to compare.
         on_busy: what to do about steps that another run computes: ``"wait"``, ``"compute"`` or ``"fail"``.
+        stages: for each step the number of its stage: see `stages_of`; empty: there are none.
+        wait_for_resources: seconds to wait for a node that could hold a replica; None: see `Pipeline.run`.
     """
 
     pipeline: str | None
@@ -88,6 +92,8 @@ class RunRequest:
     max_batches: int = 0
     verify: float = 0.0
     on_busy: OnBusy = "wait"
+    stages: Mapping[str, int] = field(default_factory=dict)
+    wait_for_resources: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,10 @@ def run(request: RunRequest) -> RunResult:
         raise ParameterError(f"on_busy cannot be '{request.on_busy}': choose 'wait', 'compute' or 'fail'.")
     if not isinstance(request.verify, int | float) or not 0 <= request.verify <= 1:
         raise ParameterError(f"verify is a share of the reused units, from 0 to 1, not {request.verify!r}.")
+    if request.wait_for_resources is not None and not _is_seconds(request.wait_for_resources):
+        raise ParameterError(
+            f"wait_for_resources is a number of seconds, not {request.wait_for_resources!r:.200}."
+        )
     if request.engine == "ray" and (alone := [u for u in cache_roots(request.cache_dir) if not is_shared(u)]):
         raise ParameterError(
             f"Only the process that writes to '{alone[0]}' sees what stands there, and Ray's workers are "
@@ -184,6 +194,10 @@ def run(request: RunRequest) -> RunResult:
         if guard.may_change(plan):
             plan = renewed(plan, catalog, use_cache=request.use_cache)
         return _guarded_run(request, plan, guard, started)
+
+
+def _is_seconds(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < math.inf
 
 
 def _guarded_run(request: RunRequest, plan: Plan, guard: Guard, started: float) -> RunResult:
@@ -235,6 +249,7 @@ def _execute(
         max_batches=request.max_batches,
         check_share=request.verify,
         flight=guard.flight,
+        stages=_stages(request, plan),
     )
     known: set[str] = set()
     for _ in range(MAX_REPAIRS):
@@ -253,6 +268,12 @@ def _execute(
         emit(RunRepaired(_decisions(plan)))
     guard.take_leases(plan, emit)
     return _attempt(request, plan, guard.catalog.store, settings, emit)
+
+
+def _stages(request: RunRequest, plan: Plan) -> dict[str, int]:
+    if not request.stages:
+        return {}
+    return {step.name: request.stages[owner_of(step.name, request.graph)] for step in plan.steps}
 
 
 def _with_own_rows(plan: Plan, guard: Guard) -> Plan:
@@ -277,7 +298,7 @@ def _attempt(
     """
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
-    return execute(plan, store, _executor(request.engine, store), settings, emit)
+    return execute(plan, store, _executor(request, store), settings, emit)
 
 
 def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:
@@ -289,8 +310,8 @@ def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:
     yield from catalog.damage
 
 
-def _executor(engine: Engine, store: CacheStore) -> Executor:
-    if engine == "inline":
+def _executor(request: RunRequest, store: CacheStore) -> Executor:
+    if request.engine == "inline":
         from distill_ray.engine.inline import InlineExecutor
 
         return InlineExecutor()
@@ -298,7 +319,7 @@ def _executor(engine: Engine, store: CacheStore) -> Executor:
     from distill_ray.engine.on_ray.executor import RayExecutor
 
     connect()
-    return RayExecutor(store.storage)
+    return RayExecutor(store.storage, request.wait_for_resources)
 
 
 def writer_settings() -> WriterSettings:
@@ -314,7 +335,7 @@ def _decisions(plan: Plan) -> tuple[StepDecided, ...]:
             reason=step.reason,
             rows_known=step.rows_known,
             predecessors=plan.graph.predecessors(step.name),
-            replicas=plan.graph.steps[step.name].resources.replicas,
+            replicas=plan.graph.steps[step.name].resources.most,
             class_name=step.function.class_name,
             function=step.function.signature,
             output_key=step.output_key,

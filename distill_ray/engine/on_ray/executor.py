@@ -32,7 +32,7 @@ from distill_ray.engine.on_ray.placement import (
     node_resources,
 )
 from distill_ray.engine.on_ray.preflight import check_nodes
-from distill_ray.engine.on_ray.waiting import LOOK_SECONDS, Places, waits_for_nodes
+from distill_ray.engine.on_ray.waiting import LOOK_SECONDS, WAIT_SECONDS, Places, patience
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
@@ -45,11 +45,12 @@ CLOSE_SECONDS = 30
 class RayExecutor:
     """Actors by (step, replica), and references to the rows they made."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, wait_for_resources: float | None = None) -> None:
         self._storage = storage
+        self._patience = patience(wait_for_resources)
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
-        self._places = Places()
+        self._places = Places(self._patience or WAIT_SECONDS)
         self._blocks: dict[int, Any] = {}
         self._setups: dict[tuple[str, bool], Any] = {}
         self._closing: dict[Any, Any] = {}
@@ -63,11 +64,11 @@ class RayExecutor:
             StorageError: a node that may run a replica cannot use the cache root; names the node.
         """
         nodes = node_resources()
-        if not waits_for_nodes():
+        if not self._patience:
             for step, resources in steps.items():
                 check_placeable(step, resources, nodes)
         check_nodes(self._storage, steps)
-        return fit_together([each for each in steps.values() for _ in range(each.replicas)], nodes)
+        return fit_together([each for each in steps.values() for _ in range(each.fewest)], nodes)
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it."""

@@ -42,11 +42,7 @@ def node_resources() -> list[Amounts]:
 
 def wanted(resources: StepResources) -> Amounts:
     """What one replica declares, by Ray's names."""
-    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
-    amounts.update(resources.resources or {})
-    if resources.accelerator_type:
-        amounts[f"accelerator_type:{resources.accelerator_type}"] = 0.001
-    return {name: amount for name, amount in amounts.items() if amount}
+    return resources.needs
 
 
 def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts]) -> None:
@@ -61,7 +57,8 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
     raise ResourceError(
         f"Step '{step}' declares {_spoken(asked)} for each replica, which no node of the cluster has: "
         f"{_what_nodes_have(asked, nodes)}. Lower `resources` of the step, or add a node that has them. "
-        "Where an autoscaler adds nodes, say how many seconds to wait: DISTILL_RAY_WAIT_FOR_RESOURCES=1800."
+        "Where an autoscaler adds nodes, say how many seconds to wait: run(wait_for_resources=1800), or "
+        "DISTILL_RAY_WAIT_FOR_RESOURCES=1800."
     )
 
 

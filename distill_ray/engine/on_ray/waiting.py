@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 
 from distill_ray.engine.messages import Failure, NoRoom, ReplicaReady
@@ -28,8 +27,8 @@ _log = logging.getLogger(__name__)
 class Places:
     """Which replicas have a place, and which wait for one: others may hold it, or no node may have it."""
 
-    def __init__(self) -> None:
-        self._limit = wait_seconds()
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
         self._waiting: dict[tuple[str, int], tuple[StepResources, float]] = {}
         self._placed: set[tuple[str, int]] = set()
         self._without_node: dict[tuple[str, int], float] = {}
@@ -71,7 +70,8 @@ class Places:
     def _in_vain(self, resources: StepResources) -> str:
         return (
             f"no node with {dict(wanted(resources))}, which it declares for each replica, came in "
-            f"{self._limit:.0f} s. Run again once there is one, or wait longer ({WAIT_VARIABLE})."
+            f"{self._limit:.0f} s. Run again once there is one, or wait longer (wait_for_resources, "
+            f"{WAIT_VARIABLE})."
         )
 
     def _has_waited(self, step: str, replica: int, resources: StepResources) -> bool:
@@ -82,14 +82,10 @@ class Places:
         return time.monotonic() - self._without_node[step, replica] >= self._limit
 
 
-def waits_for_nodes() -> bool:
-    """Whether nodes may still come: where ``DISTILL_RAY_WAIT_FOR_RESOURCES`` is set.
+def patience(given: float | None) -> float:
+    """Seconds to wait for a node that no step can do without, from the start: what is given, or the variable.
 
-    An autoscaler adds a node once something waits for it, so that nothing may be refused at the start.
+    An autoscaler adds a node once something waits for it, so that nothing may be refused at the start then.
+    0: what no node could hold is refused at once.
     """
-    return bool(os.environ.get(WAIT_VARIABLE))
-
-
-def wait_seconds() -> float:
-    """Seconds to wait for a node: the default, or those of ``DISTILL_RAY_WAIT_FOR_RESOURCES``."""
-    return seconds_in(WAIT_VARIABLE, WAIT_SECONDS)
+    return seconds_in(WAIT_VARIABLE, 0.0) if given is None else float(given)
