@@ -23,7 +23,10 @@ def test_a_gpu_may_be_shared_and_several_may_be_reserved(gpus: float) -> None:
     ("declared", "message"),
     [
         ({"gpus": 1.5}, "'gpus': above 1 GPU only whole numbers can be reserved, got 1.5"),
-        ({"replicas": 0}, "'replicas': Input should be greater than or equal to 1, got 0"),
+        ({"replicas": 0}, "'replicas': at least one replica runs a step, got 0"),
+        ({"replicas": (0, 2)}, "'replicas': at least one replica runs a step"),
+        ({"replicas": (3, 2)}, "'replicas': the fewest replicas come first, then the most"),
+        ({"replicas": (1, 2, 3)}, "'replicas"),
         ({"cpus": -1}, "'cpus': .* got -1"),
         ({"gpu": 1}, r"no parameter 'gpu'\. Its parameters: replicas, cpus, gpus, memory"),
     ],
@@ -39,3 +42,17 @@ def test_resources_are_checked_when_they_are_changed_too() -> None:
     assert resources.replicas == 4
     with pytest.raises(ParameterError, match="StepResources: 'replicas'"):
         resources.replicas = 0
+
+
+def test_replicas_may_be_a_number_or_the_fewest_and_the_most() -> None:
+    assert (StepResources(replicas=3).fewest, StepResources(replicas=3).most) == (1, 3)
+    assert (StepResources(replicas=(2, 8)).fewest, StepResources(replicas=(2, 8)).most) == (2, 8)
+    as_a_file_holds_it: Any = [2, 8]
+    assert StepResources(replicas=as_a_file_holds_it).replicas == (2, 8)
+
+
+def test_what_a_replica_needs_has_the_names_of_the_cluster() -> None:
+    resources = StepResources(cpus=1.5, gpus=0.5, memory=10, resources={"ssd": 1}, accelerator_type="L4")
+    needs = {"CPU": 1.5, "GPU": 0.5, "memory": 10, "ssd": 1, "accelerator_type:L4": 0.001}
+    assert resources.needs == needs
+    assert StepResources(cpus=0).needs == {}

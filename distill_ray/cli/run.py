@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,16 @@ class RunOptions:
         verify: share of the reused units that are computed again to compare.
         cache_scope: whether other pipelines share the outputs; None leaves it to the pipeline.
         read_only: write nothing into the cache.
+        load_groups: the stages to run in, as JSON or by name; empty for none.
+        wait_for_resources: seconds to wait for a node that can hold what a step declares.
     """
 
     on_busy: OnBusy
     verify: float
     cache_scope: CacheScope | None
     read_only: bool
+    load_groups: str = ""
+    wait_for_resources: float | None = None
 
 
 def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
@@ -40,11 +45,33 @@ def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
 
     @functools.wraps(command)
     def gathered(
-        *, on_busy: OnBusy, verify: float, cache_scope: CacheScope | None, read_only: bool, **others: Any
+        *,
+        on_busy: OnBusy,
+        verify: float,
+        cache_scope: CacheScope | None,
+        read_only: bool,
+        load_groups: str,
+        wait_for_resources: float | None,
+        **others: Any,
     ) -> Record:
-        return command(run_options=RunOptions(on_busy, verify, cache_scope, read_only), **others)
+        given = RunOptions(on_busy, verify, cache_scope, read_only, load_groups, wait_for_resources)
+        return command(run_options=given, **others)
 
     for option in (
+        click.option(
+            "--wait-for-resources",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="How long to wait for a node that can hold what a step declares. "
+            "[default: $DISTILL_RAY_WAIT_FOR_RESOURCES, else what no node has is an error at once]",
+        ),
+        click.option(
+            "--load-groups",
+            default="",
+            metavar="GROUPS",
+            help="Stages to run in: lists of steps that run together, as JSON, such as "
+            '\'[["judge", "filter"]]\', or sequential_step_execution.',
+        ),
         click.option(
             "--read-only",
             is_flag=True,
@@ -108,10 +135,20 @@ def run(script: str, engine: Engine, run_options: RunOptions, options: Options) 
         engine=engine,
         verify=run_options.verify,
         on_busy=run_options.on_busy,
+        load_groups=_groups(run_options.load_groups),
+        wait_for_resources=run_options.wait_for_resources,
     )
     if not options.as_json:
         click.echo(repr(distiset))
     return run_record(distiset)
+
+
+def _groups(given: str) -> Any:
+    """Stages as `Pipeline.run` takes them: it says what is wrong with them."""
+    try:
+        return json.loads(given) if given else None
+    except json.JSONDecodeError:
+        return given
 
 
 def run_record(distiset: Distiset) -> Record:

@@ -189,6 +189,10 @@ def _command(script: str, pipeline: str, options: Options, run: RunOptions) -> I
         yield from ("--cache-scope", run.cache_scope)
     if run.read_only:
         yield "--read-only"
+    if run.load_groups:
+        yield from ("--load-groups", run.load_groups)
+    if run.wait_for_resources is not None:
+        yield from ("--wait-for-resources", str(run.wait_for_resources))
 
 
 def _next_steps(client: JobClient, job: str) -> str:

@@ -87,6 +87,7 @@ class Scheduler:
             edges = tuple(self._edge(name, spec) for name in spec.predecessors)
             known = (stored or {}).get(spec.name, StoredUnits())
             self.steps[spec.name] = StepState(spec, known, edges, awaited=spec.name in awaited)
+        self._begin_stage()
 
     def _edge(self, producer: str, spec: StepSpec) -> Edge:
         edge = Edge(producer, spec.name, rows_ahead(spec))
@@ -95,6 +96,14 @@ class Scheduler:
         else:
             self._sources.setdefault(producer, []).append(edge)
         return edge
+
+    def _begin_stage(self) -> None:
+        """Let the steps of the next stage compute, once all of those before have ended."""
+        stage = min((self.steps[name].spec.stage for name in self._undone), default=0)
+        for name, state in self.steps.items():
+            if state.has_begun != (state.spec.stage <= stage):
+                state.has_begun = not state.has_begun
+                self._changed.add(name)
 
     def feed(self, producer: str, found: StoredRows) -> None:
         """Give rows of a complete output of an earlier run to the steps that follow it, in order."""
@@ -173,6 +182,7 @@ class Scheduler:
         state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
         if event.failure is None:
             self._undone.discard(event.step)
+            self._begin_stage()
 
     def _recover(self, state: StepState, event: RowsLost | NoRoom | PartsFound) -> None:
         if isinstance(event, RowsLost):
@@ -296,7 +306,7 @@ class Scheduler:
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
             look_up_offsets(state, self.blocks)
-            if not state.ended and not state.awaited:
+            if not state.ended and state.computes:
                 yield from start_replicas(state)
                 yield from advance(state, self.blocks)
         else:
@@ -305,7 +315,7 @@ class Scheduler:
             else:
                 yield from form_row_batches(state, self.blocks)
             self._fail(length_mismatch(state))
-            if not state.awaited:
+            if state.computes:
                 yield from compute(state, self.blocks)
         self._fail(beyond_recovery(state, self.blocks))
         yield from recover(state, self.blocks)
@@ -324,5 +334,5 @@ class Scheduler:
         another run computes may never need any here.
         """
         for name in steps:
-            if not self.steps[name].awaited:
+            if self.steps[name].computes:
                 yield from start_replicas(self.steps[name])

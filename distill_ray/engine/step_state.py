@@ -264,6 +264,8 @@ class StepState:
     """It has given rows, or its last ones, since the steps that follow were looked at."""
     awaited: bool = False
     """Another run computes it: what is stored is taken over as it comes, and nothing is computed."""
+    has_begun: bool = True
+    """Its stage has begun: before, it takes over what is stored, and computes nothing."""
 
     def __post_init__(self) -> None:
         self.missing = Gathering(Purpose.COMPUTE)
@@ -273,6 +275,11 @@ class StepState:
         self._next_place = 0
         self._next_emitted = 0
         self._content = hashlib.sha256()
+
+    @property
+    def computes(self) -> bool:
+        """Whether it may compute now."""
+        return self.has_begun and not self.awaited
 
     @property
     def content(self) -> str:

@@ -38,3 +38,13 @@ def test_a_share_of_the_reused_rows_is_computed_again_to_compare(project: Projec
 def test_a_share_above_all_is_refused(project: Project) -> None:
     assert main(["run", project.script(), "--verify", "1.5"]) == 2
     assert "--verify" in project.capture.readouterr().err
+
+
+def test_stages_are_given_as_json_or_by_name(project: Project) -> None:
+    error = project.run("--load-groups", '[["double", "triple"]]', code=2)
+    assert "names step 'triple', but the steps are" in error["message"]
+    error = project.run("--load-groups", "one_by_one", code=2)
+    assert "'sequential_step_execution', not 'one_by_one'" in error["message"]
+    project.run("--load-groups", '[["double"]]')
+    again = project.run("--load-groups", "sequential_step_execution")
+    assert again["steps"]["double"]["decision"] == "hit", "stages are no part of what a step computes"

@@ -288,3 +288,29 @@ def test_a_step_ends_without_replicas_that_never_came_up() -> None:
     assert scheduler.failure is None
     assert output_of(scheduler, actors, "one") == [1000 + n for n in range(20)]
     assert actors.abandoned == [("one", 1), ("one", 2)]
+
+
+def test_a_stage_begins_when_the_one_before_has_ended() -> None:
+    scheduler = Scheduler(
+        [
+            StepSpec("load", kind="generator"),
+            StepSpec("one", ("load",), batch_size=5),
+            StepSpec("two", ("one",), batch_size=5, stage=1),
+            StepSpec("more", kind="generator", stage=2),
+        ]
+    )
+
+    class Watching(Replicas):
+        def do(self, action: object) -> list[Event]:
+            if isinstance(action, StartReplica):
+                done = set(self.committed)
+                assert done >= {"load": set(), "one": set(), "two": {"load", "one"}}.get(
+                    action.step, {"load", "one", "two"}
+                )
+            return super().do(action)
+
+    actors = Watching({"load": list(range(20)), "more": [1]})
+    assert not list(scheduler.warm_up(["two", "more"]))
+    actors.run(scheduler)
+    assert actors.committed[-2:] == ["two", "more"]
+    assert output_of(scheduler, actors, "two") == [2000 + n for n in range(20)]
