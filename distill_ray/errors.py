@@ -12,6 +12,7 @@ DistillRayError
 │   └── FormatVersionError   the cache root was made by another format of distill_ray
 ├── ResourceError       no node can ever hold what a step declares
 │   └── ClusterError     a Ray cluster cannot be reached, or does not take a job
+├── TransientError      user code raises it for what may pass: the batch is tried again
 ├── StepError           a step raised while running
 │   └── DamagedPartError    rows that a step needs are stored no more: another attempt computes them
 └── RunInterruptedError the run was stopped; run it again to resume
@@ -66,6 +67,10 @@ class ResourceError(DistillRayError):
 
 class ClusterError(ResourceError):
     """A Ray cluster cannot be reached, or does not take a job."""
+
+
+class TransientError(DistillRayError):
+    """What a step or a model raises for something that may pass: the batch is tried again after a while."""
 
 
 class StepError(DistillRayError):

@@ -11,6 +11,7 @@ from distill_ray.cache.units import column_digests, row_keys
 from distill_ray.engine.calls import process_batch, process_rows
 from distill_ray.engine.made import Made, Unit
 from distill_ray.engine.messages import BatchWork, FailedRows, Failure
+from distill_ray.engine.retries import Retries
 from distill_ray.engine.row_units import joined, shape_of
 from distill_ray.errors import RowError, UndeclaredColumnError
 from distill_ray.steps.base import Step, is_row_wise
@@ -49,19 +50,25 @@ class Computing:
                 those that it was given.
         """
         compute = self._rows if is_row_wise(self.step) else self._whole
+        retries = Retries(self.step)
         try:
-            compute(made, batch, inputs, afresh)
+            compute(made, batch, inputs, afresh, retries)
         except (Exception, SystemExit) as error:
             rows = (batch.runs[0][0], batch.runs[0][0] + batch.rows) if len(batch.runs) == 1 else None
             made.failure = self.explain(error, rows)
+        made.retried += retries.rows
         if made.failure is None:
             made.finish()
 
-    def _whole(self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh) -> None:
+    def _whole(
+        self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh, retries: Retries
+    ) -> None:
         try:
             out = process_batch(self.step, inputs)
             unit = Unit(out, row_digests(out))
         except (Exception, SystemExit) as error:
+            if retries.again(error, batch.rows):
+                return self._whole(made, batch, afresh(), afresh, retries)
             if self.step.on_error == "raise":
                 raise
             failed = self._failed(error, batch.runs[0][0], batch.rows)
@@ -69,9 +76,11 @@ class Computing:
         else:
             made.add(unit, batch.key)
 
-    def _rows(self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh) -> None:
+    def _rows(
+        self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh, retries: Retries
+    ) -> None:
         keys, wholes = keys_of(self.step, inputs)
-        outcomes = self._outcomes(inputs, afresh)
+        outcomes = self._outcomes(inputs, afresh, retries)
         all_done = all(isinstance(outcome, Unit) for outcome in outcomes)
         given = inputs[0] if all_done else afresh()[0]
         for place, (number, outcome) in enumerate(zip(batch.numbers, outcomes, strict=True)):
@@ -96,19 +105,44 @@ class Computing:
                 return self.explain(error, (numbers[place], numbers[end - 1] + 1))
         return None
 
-    def _outcomes(self, inputs: Sequence[Batch], afresh: _Afresh) -> list[_Outcome]:
+    def _outcomes(self, inputs: Sequence[Batch], afresh: _Afresh, retries: Retries) -> list[_Outcome]:
         """What becomes of each row; where the batch raises as a whole, each is tried by itself."""
+        count = len(inputs[0])
         try:
-            return self._at_once(*inputs)
+            outcomes = self._at_once(*inputs)
         except UndeclaredColumnError:
             raise
         except (Exception, SystemExit) as error:
+            if retries.again(error, count):
+                return self._outcomes(afresh(), afresh, retries)
             if self.step.on_error == "raise":
                 raise
-            if (count := len(inputs[0])) == 1:
+            if count == 1:
                 return [error]
-        alone = zip(*(_shared_out(each, count) for each in afresh()), strict=True)
-        return [outcome for row in alone for outcome in self._outcomes(row, afresh)]
+        else:
+            return self._with_second_tries(outcomes, afresh, retries)
+        alone = [_only(afresh, [place], count) for place in range(count)]
+        return [outcome for row in alone for outcome in self._outcomes(row(), row, retries)]
+
+    def _with_second_tries(
+        self, outcomes: list[_Outcome], afresh: _Afresh, retries: Retries
+    ) -> list[_Outcome]:
+        """Try rows again that failed with what may pass, and those that were not tried because of them."""
+        failed = [each for each in outcomes if isinstance(each, BaseException)]
+        passing = [each for each in failed if self.step.may_pass(each)]
+        if not passing or any(self._ends_run(each) for each in failed if each not in passing):
+            return outcomes
+        places = [place for place, each in enumerate(outcomes) if each is None or each in passing]
+        if not retries.again(passing[0], len(places)):
+            return outcomes
+        again = _only(afresh, places, len(outcomes))
+        try:
+            second = self._outcomes(again(), again, retries)
+        except (Exception, SystemExit) as error:  # what was made of the other rows is good
+            second = [error] * len(places)
+        for place, outcome in zip(places, second, strict=True):
+            outcomes[place] = outcome
+        return outcomes
 
     def _at_once(self, rows: Batch, *others: Batch) -> list[_Outcome]:
         declared = frozenset(declared_columns(self.step))
@@ -162,6 +196,16 @@ def keys_of(step: Step, inputs: Sequence[Batch]) -> tuple[bytes, bytes]:
     return row_keys(column_digests(first, declared_columns(step)), further), row_keys(
         row_digests(first), further
     )
+
+
+def _only(afresh: _Afresh, places: Sequence[int], count: int) -> _Afresh:
+    """Gives some of the first predecessor's rows, with those of the others that belong to them."""
+
+    def some() -> list[Batch]:
+        shares = [_shared_out(each, count) for each in afresh()]
+        return [[row for place in places for row in of_one[place]] for of_one in shares]
+
+    return some
 
 
 def _shared_out(rows: Batch, count: int) -> list[Batch]:

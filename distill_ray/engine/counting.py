@@ -15,6 +15,7 @@ def count(state: StepState, record: WorkRecord, batches: Sequence[Batch]) -> Non
     state.pace.learn(len(batches), record)
     counters.rows_in += sum(batch.rows for batch in batches[: record.batches])
     counters.rows_failed += sum(failed.rows for failed in record.failed)
+    counters.rows_retried += record.rows_retried
     counters.seconds += record.seconds
     counters.input_tokens += record.input_tokens
     counters.output_tokens += record.output_tokens

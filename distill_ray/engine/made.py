@@ -45,6 +45,8 @@ class Made:
     batches: int = 0
     finished: int = 0
     """Units of the batches that are done."""
+    retried: int = 0
+    """Rows that were tried again."""
     failure: Failure | None = None
     last: bool = False
     cost: tuple[float, int, int] | None = None

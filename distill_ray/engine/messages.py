@@ -144,6 +144,7 @@ class WorkRecord:
         last: a generator that has ended.
         written: parts that reached the storage since the last call.
         failed: input rows that the step could not do and, by its ``on_error``, went on without.
+        rows_retried: rows that were tried again after errors that may pass.
         failure: why the rest of the call's units are missing.
     """
 
@@ -157,6 +158,7 @@ class WorkRecord:
     last: bool = False
     written: tuple[WrittenPart, ...] = ()
     failed: tuple[FailedRows, ...] = ()
+    rows_retried: int = 0
     failure: Failure | None = None
 
 

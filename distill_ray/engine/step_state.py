@@ -210,6 +210,7 @@ class Counters:
     rows_computed: int = 0
     batches_computed: int = 0
     rows_failed: int = 0
+    rows_retried: int = 0
     rows_checked: int = 0
     rows_differing: int = 0
     seconds: float = 0.0

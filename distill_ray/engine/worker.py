@@ -278,6 +278,7 @@ class Worker:
             output_tokens=0 if made.cost else tokens[1],
             last=made.last,
             failed=tuple(made.failed),
+            rows_retried=made.retried,
             failure=made.failure,
         )
         if work.purpose is Purpose.CHECK:

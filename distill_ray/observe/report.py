@@ -43,6 +43,7 @@ class StepReport(BaseModel):
         rows_computed: rows out that were made in this run.
         batches_computed: batches that were made in this run.
         rows_failed: input rows that the step could not do and went on without.
+        rows_retried: rows that were tried again after errors that may pass, once for each try.
         rows_checked: stored rows that were computed again to compare.
         rows_differing: how many of them came out differently.
         replicas: replicas that were up.
@@ -68,6 +69,7 @@ class StepReport(BaseModel):
     rows_computed: int = 0
     batches_computed: int = 0
     rows_failed: int = 0
+    rows_retried: int = 0
     rows_checked: int = 0
     rows_differing: int = 0
     replicas: int = 0

@@ -70,6 +70,8 @@ def _outcome(step: StepStanding) -> str:
         text += f", {advanced.input_tokens:,} tokens read, {advanced.output_tokens:,} written"
     if advanced.rows_failed:
         text += f", {advanced.rows_failed:,} input rows failed"
+    if advanced.rows_retried:
+        text += f", {advanced.rows_retried:,} rows tried again"
     if advanced.rows_checked:
         text += f", {advanced.rows_differing:,} of {advanced.rows_checked:,} verified rows differ"
     if step.state == "failed":

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 from pydantic import ConfigDict, Field
 
 from distill_ray.declaration import Declaration
-from distill_ray.errors import GraphError
+from distill_ray.errors import GraphError, TransientError
 from distill_ray.resources import StepResources
 from distill_ray.steps.marks import is_runtime_parameter
 from distill_ray.steps.tokens import metadata_tokens
@@ -220,19 +220,25 @@ class Step(BaseStep):
 
     Attributes:
         row_wise: see above.
+        transient_errors: exceptions that may pass, beside `TransientError`: what fails with one of them is
+            tried again after a while.
         joins_input: whether the columns that a row-wise step is not handed are joined onto its rows.
         input_batch_size: rows in each batch. Never part of the signature; of a step that is not row-wise it
             names the output all the same, since what the step gives may depend on it.
         on_error: what becomes of a row for which ``process`` raises: ``"raise"`` ends the run, ``"skip"``
             leaves it out, ``"null"`` gives it with None in ``outputs``. Where the step is not row-wise, of
             all rows of the batch. Such rows are never stored: the next run tries them again.
+        batch_retries: how often a batch, or the rows of it that failed, are tried again after errors that may
+            pass, before ``on_error`` holds.
     """
 
     row_wise: ClassVar[bool] = False
     joins_input: ClassVar[bool] = True
+    transient_errors: ClassVar[tuple[type[Exception], ...]] = ()
 
     input_batch_size: Unsigned[RuntimeParameter[int]] = Field(default=DEFAULT_BATCH_SIZE, ge=1)
     on_error: Unsigned[OnError] = "raise"
+    batch_retries: Unsigned[RuntimeParameter[int]] = Field(default=3, ge=0)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -252,6 +258,10 @@ class Step(BaseStep):
     def limits_served(self, rows: Sequence[Row]) -> tuple[int, int | None]:  # noqa: ARG002
         """Return the smallest and the largest limit for which a unit's rows are what it would be given."""
         return 0, None
+
+    def may_pass(self, error: BaseException) -> bool:
+        """Return whether what failed with an error is to be tried again."""
+        return isinstance(error, (TransientError, *self.transient_errors))
 
     @abstractmethod
     def process(self, *inputs: Any, **kwargs: Any) -> Iterator[Any]:  # so open that any override fits

@@ -118,11 +118,12 @@ def test_rows_that_failed_or_were_compared_are_told() -> None:
     compared = {"rows_checked": 15, "rows_differing": 4}
     step, run = said(
         started(loading("hit", rows_known=40), working("resume", rows_known=15)),
-        StepAdvanced("work", 40, 38, 15, 23, 3, rows_failed=2, seconds=2.5, **compared),
+        StepAdvanced("work", 40, 38, 15, 23, 3, rows_failed=2, rows_retried=3, seconds=2.5, **compared),
         StepFinished("work", 38),
         RunFinished("r1", "complete", 7.94),
     )[-2:]
-    assert step.endswith("2.5 s of work, 2 input rows failed, 4 of 15 verified rows differ")
+    failed = "2 input rows failed, 3 rows tried again"
+    assert step.endswith(f"2.5 s of work, {failed}, 4 of 15 verified rows differ")
     assert run.endswith("55 rows reused, 23 computed, 2 failed: the next run tries them again (7.9 s)")
 
 

@@ -18,8 +18,9 @@ from tests.observe.events_of_a_run import loading, started, working
 
 FIELDS = [
     "decision", "reason", "class_name", "function", "output_key", "rows_in", "rows_out", "rows_reused",
-    "rows_computed", "batches_computed", "rows_failed", "rows_checked", "rows_differing", "replicas",
-    "replicas_lost", "seconds", "input_tokens", "output_tokens", "failures", "waited_for", "divergent",
+    "rows_computed", "batches_computed", "rows_failed", "rows_retried", "rows_checked", "rows_differing",
+    "replicas", "replicas_lost", "seconds", "input_tokens", "output_tokens", "failures", "waited_for",
+    "divergent",
 ]  # fmt: skip
 
 

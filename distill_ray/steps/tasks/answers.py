@@ -45,6 +45,8 @@ class Answers(Step):
     Attributes:
         llm: the model without its limit: what is signed.
         asked: the model.
+        transient: errors of the model that may pass, beside `TransientError`. What its own retries, if it has
+            some, have given up is no such error by itself.
     """
 
     version: ClassVar[str | None] = "1"
@@ -53,6 +55,7 @@ class Answers(Step):
 
     llm: LLM
     asked: Unsigned[LLM]
+    transient: Unsigned[tuple[type[Exception], ...]] = ()
 
     @classmethod
     def of(cls, llm: LLM, **settings: Any) -> Answers:
@@ -100,6 +103,10 @@ class Answers(Step):
         """Unload the model."""
         self.asked.unload()
         super().unload()
+
+    def may_pass(self, error: BaseException) -> bool:
+        """Return whether asking again may help."""
+        return super().may_pass(error) or isinstance(error, self.transient)
 
     def process(self, inputs: StepInput) -> Iterator[Batch | RowFailure]:
         """Yield for each row its answer, or why there is none."""

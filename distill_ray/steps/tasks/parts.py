@@ -34,6 +34,10 @@ class TaskPart(Step):
         super().load()
         self.task.load()
 
+    def may_pass(self, error: BaseException) -> bool:
+        """Return what the task says."""
+        return self.task.may_pass(error)
+
     def unload(self) -> None:
         """Unload the task."""
         self.task.unload()
@@ -127,6 +131,7 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         input_mappings=task.input_mappings,
         input_batch_size=task.input_batch_size,
         on_error=on_error,
+        batch_retries=task.batch_retries,
         use_cache=task.use_cache,
     )
     answers = Answers.of(
@@ -134,6 +139,8 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         resources=task.resources,
         input_batch_size=task.input_batch_size * task.num_generations,
         on_error=on_error,
+        transient=task.transient_errors,
+        batch_retries=task.batch_retries,
         use_cache=task.use_cache,
     )
     rows = ReadAnswers(
@@ -142,6 +149,7 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         output_mappings=task.output_mappings,
         input_batch_size=task.input_batch_size,
         on_error=task.on_error,
+        batch_retries=task.batch_retries,
         use_cache=task.use_cache,
     )
     return requests, answers, rows
