@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from distill_ray.cache.manifest import PartEntry
 from distill_ray.engine.messages import StoredPart, Work
 
 
@@ -51,6 +52,21 @@ class ReadKeys:
     columns: tuple[str, ...]
     source: StoredPart | None
     first_row: int = 0
+
+
+@dataclass(frozen=True)
+class ReadDigests:
+    """Read the digests of a part's rows, for a step that has fallen behind.
+
+    Attributes:
+        step: the step that asks.
+        producer: the step whose rows they are.
+        part: the part.
+    """
+
+    step: str
+    producer: str
+    part: PartEntry
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,7 @@ Action: TypeAlias = (
     StartReplica
     | SendWork
     | ReadKeys
+    | ReadDigests
     | FindParts
     | FlushReplica
     | StopReplica

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,11 +12,19 @@ from distill_ray.cache.units import StoredRows
 from distill_ray.cache.writer import WrittenPart
 
 LIVE_BYTES = 256 << 20
-"""Bytes that a step's rows may hold in memory before those that are in parts are let go."""
+"""Bytes that a run's rows may hold in memory between its steps, where no executor says otherwise."""
 
+SMALL_BYTES = 100 << 10
+"""Rows of fewer bytes may be held by the driver itself: Ray leaves such results there."""
+
+DRIVER_BYTES = 256 << 20
+"""Bytes of small rows that may be held at once, however large the object store is."""
 
 KEYS_OF_BLOCKS = 256
 """Blocks whose rows' keys are held at once: 16 bytes a row."""
+
+DIGESTS_OF_PARTS = 32 << 20
+"""Bytes of digests of parts' rows that are held for the steps that have fallen behind."""
 
 
 class Slice(NamedTuple):
@@ -35,64 +42,6 @@ class Piece(NamedTuple):
     digests: bytes | memoryview
 
 
-class Edge:
-    """The ordered rows on their way from one step to one that follows it.
-
-    Args:
-        producer: the step that they come from.
-        consumer: the step that they go to.
-        rows_ahead: how many rows of an output that is complete already are read ahead.
-    """
-
-    def __init__(self, producer: str, consumer: str, rows_ahead: float = 0) -> None:
-        self.producer = producer
-        self.consumer = consumer
-        self.rows_ahead = rows_ahead
-        self.rows = 0
-        self.total = 0
-        self.closed = False
-        self._pieces: deque[Piece] = deque()
-
-    def push(self, piece: Piece) -> None:
-        """Put rows at the end."""
-        if piece.slice.rows:
-            self._pieces.append(piece)
-            self.rows += piece.slice.rows
-            self.total += piece.slice.rows
-
-    @property
-    def head(self) -> Piece:
-        """The next piece; there must be one."""
-        return self._pieces[0]
-
-    @property
-    def tail(self) -> Piece:
-        """The last piece; there must be one."""
-        return self._pieces[-1]
-
-    def take(self, rows: int) -> tuple[list[Slice], bytes]:
-        """Take the next rows off; there must be as many."""
-        slices, digests, missing = [], [], rows
-        while missing:
-            piece = self._pieces.popleft()
-            if piece.slice.rows > missing:
-                piece, rest = _split(piece, missing)
-                self._pieces.appendleft(rest)
-            slices.append(piece.slice)
-            digests.append(piece.digests)
-            missing -= piece.slice.rows
-        self.rows -= rows
-        return slices, b"".join(digests)
-
-
-def _split(piece: Piece, rows: int) -> tuple[Piece, Piece]:
-    whole, cut, digests = piece.slice, rows * DIGEST_SIZE, memoryview(piece.digests)
-    return (
-        Piece(Slice(whole.block, whole.start, rows), digests[:cut]),
-        Piece(Slice(whole.block, whole.start + rows, whole.rows - rows), digests[cut:]),
-    )
-
-
 @dataclass
 class _Block:
     step: str
@@ -102,6 +51,8 @@ class _Block:
     part: PartEntry | None = None
     first_row: int = 0
     replica: int | None = None
+    digests: bytes | None = None
+    """Those of all its rows, until they are in a part."""
 
 
 @dataclass
@@ -109,18 +60,24 @@ class Blocks:
     """All blocks of a run.
 
     Attributes:
-        live_bytes: see `LIVE_BYTES`.
+        live_bytes: bytes that rows in memory may take in all: see `LIVE_BYTES`.
+        steps: how many steps share these.
     """
 
     live_bytes: int = LIVE_BYTES
+    steps: int = 1
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _stored: dict[tuple[str, str], int] = field(default_factory=dict)
     _held: dict[str, int] = field(default_factory=dict)
+    _held_in_all: int = 0
     _live: dict[int, None] = field(default_factory=dict)
+    _spare: dict[str, dict[int, None]] = field(default_factory=dict)
+    """By step the blocks that are both in memory and in a part."""
     _idle: set[int] = field(default_factory=set)
     _forgotten: list[int] = field(default_factory=list)
     _held_up: dict[str, None] = field(default_factory=dict)
     _keys: dict[tuple[int, tuple[str, ...]], bytes] = field(default_factory=dict)
+    _part_digests: dict[str, bytes] = field(default_factory=dict)
     _count: int = 0
 
     def new(self, step: str) -> int:
@@ -137,12 +94,19 @@ class Blocks:
             self._blocks[block].part = found.part
         return Piece(Slice(block, found.first_row, found.rows), found.digests)
 
-    def made(self, block: int, nbytes: int, replica: int | None = None) -> None:
+    def made(self, block: int, nbytes: int, replica: int | None = None, digests: bytes = b"") -> None:
         """The call to a replica returned: its rows are in memory."""
         entry = self._blocks[block]
+        if nbytes < SMALL_BYTES:
+            nbytes *= max(1, self.live_bytes // DRIVER_BYTES)
         entry.live, entry.nbytes, entry.replica = True, nbytes, replica
         self._live[block] = None
         self._held[entry.step] = self._held.get(entry.step, 0) + nbytes
+        self._held_in_all += nbytes
+        if entry.part is None:
+            entry.digests = digests
+        else:
+            self._spare.setdefault(entry.step, {})[block] = None
 
     def is_live(self, block: int) -> bool:
         """Whether rows are in memory."""
@@ -184,8 +148,10 @@ class Blocks:
     def written(self, part: WrittenPart) -> None:
         """The blocks' rows have reached the storage."""
         for block, first_row in part.blocks:
-            self._blocks[block].part = part.entry
-            self._blocks[block].first_row = first_row
+            entry = self._blocks[block]
+            entry.part, entry.first_row, entry.digests = part.entry, first_row, None
+            if entry.live:
+                self._spare.setdefault(entry.step, {})[block] = None
             self._idle.add(block)
 
     def need(self, piece: Slice) -> None:
@@ -216,6 +182,22 @@ class Blocks:
         while len(self._keys) > KEYS_OF_BLOCKS:  # the oldest; who still needs them asks again
             del self._keys[next(iter(self._keys))]
 
+    def digests(self, piece: Slice) -> bytes | memoryview | None:
+        """Digests of rows; None where they have to be read from the rows' part."""
+        entry = self._blocks[piece.block]
+        digests, start = entry.digests, piece.start
+        if entry.part is not None:
+            digests, start = self._part_digests.get(entry.part.name), entry.first_row + start
+        if digests is None:
+            return None
+        return memoryview(digests)[start * DIGEST_SIZE : (start + piece.rows) * DIGEST_SIZE]
+
+    def digests_read(self, part: str, digests: bytes) -> None:
+        """Take in the digests of a part's rows."""
+        self._part_digests[part] = digests
+        while len(self._part_digests) > 1 and sum(map(len, self._part_digests.values())) > DIGESTS_OF_PARTS:
+            del self._part_digests[next(iter(self._part_digests))]
+
     def place(self, block: int) -> tuple[str, PartEntry, int] | None:
         """Return (step, part, first row) of rows that are read from a part; None: they are in memory."""
         entry = self._blocks[block]
@@ -227,11 +209,19 @@ class Blocks:
         return None if entry.part is None else (entry.part, entry.first_row)
 
     def are_full(self, step: str) -> bool:
-        """Whether a step's rows in memory are so many that it must make no more; it is then held up."""
-        full = self._held.get(step, 0) > self.live_bytes
+        """Whether so many rows are in memory, and so many of them are a step's, that it must make no more.
+
+        It is then held up. A step may always hold its share: so one that others have left far behind goes on,
+        and takes off them.
+        """
+        full = self._is_full(step)
         if full:
             self._held_up[step] = None
         return full
+
+    def _is_full(self, step: str) -> bool:
+        held = self._held.get(step, 0)
+        return self._held_in_all > self.live_bytes and held * self.steps > self.live_bytes
 
     def no_longer_held_up(self) -> tuple[str, ...]:
         """The steps that were held up, now that rows were let go."""
@@ -241,24 +231,27 @@ class Blocks:
 
     def release(self) -> tuple[int, ...]:
         """Let go of rows in memory that are stored and either needed by nobody or too many."""
-        released = [number for number in self._idle if self._drop(number)] + self._forgotten
+        released = [number for number in self._idle if self._is_spare(number)]
+        for number in released:
+            self._let_go(number)
+        released += self._forgotten
         self._idle.clear()
         self._forgotten = []
-        for step, held in self._held.items():
-            if held > self.live_bytes:
-                released += [n for n in list(self._live) if self._blocks[n].step == step and self._drop(n)]
+        if self._held_in_all > self.live_bytes:
+            for step, spare in self._spare.items():
+                while spare and self._is_full(step):
+                    released.append(next(reversed(spare)))  # what came last is read last
+                    self._let_go(released[-1])
         return tuple(released)
 
-    def _drop(self, number: int) -> bool:
+    def _is_spare(self, number: int) -> bool:
         entry = self._blocks[number]
-        too_many = self._held.get(entry.step, 0) > self.live_bytes
-        if not entry.live or entry.part is None or (entry.needed and not too_many):
-            return False
-        self._let_go(number)
-        return True
+        return entry.live and entry.part is not None and not entry.needed
 
     def _let_go(self, number: int) -> None:
         entry = self._blocks[number]
         entry.live = False
         del self._live[number]
+        self._spare.get(entry.step, {}).pop(number, None)
         self._held[entry.step] -= entry.nbytes
+        self._held_in_all -= entry.nbytes

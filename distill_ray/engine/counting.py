@@ -12,7 +12,7 @@ from distill_ray.engine.step_state import Batch, StepState
 def count(state: StepState, record: WorkRecord, batches: Sequence[Batch]) -> None:
     """Take in a call that made rows for the step's output; ``batches`` are those it was given."""
     counters = state.counters
-    state.pace.learn(len(batches), record)
+    state.pace.learn(len(batches) or record.batches, record)
     counters.rows_in += sum(batch.rows for batch in batches[: record.batches])
     counters.rows_failed += sum(failed.rows for failed in record.failed)
     counters.rows_retried += record.rows_retried

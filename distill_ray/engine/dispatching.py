@@ -9,7 +9,7 @@ from distill_ray.engine.actions import Action, SendWork
 from distill_ray.engine.blocks import Blocks
 from distill_ray.engine.messages import Work
 from distill_ray.engine.recovery import are_there
-from distill_ray.engine.replicas import relieve, start_joining, start_replicas
+from distill_ray.engine.replicas import relieve_all, start_joining, start_replicas
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Batch, StepState
 
@@ -27,7 +27,7 @@ def compute(state: StepState, blocks: Blocks) -> Iterator[Action]:
 def _dispatch(state: StepState, blocks: Blocks) -> Iterator[Action]:
     while state.pending:
         if blocks.are_full(state.spec.name):
-            yield from relieve(state)
+            yield from relieve_all(state)
             return
         replica = state.free_replica()
         if replica is None or not are_there([state.pending[0]], blocks):
@@ -42,7 +42,7 @@ def _dispatch(state: StepState, blocks: Blocks) -> Iterator[Action]:
 def _dispatch_joins(state: StepState, blocks: Blocks) -> Iterator[Action]:
     while state.to_join and (replica := state.free_replica(joins=True)) is not None:
         if blocks.are_full(state.spec.name):
-            yield from relieve(state)
+            yield from relieve_all(state)
             return
         if not are_there([state.to_join[0]], blocks):
             return
@@ -71,12 +71,13 @@ def advance(state: StepState, blocks: Blocks) -> Iterator[Action]:
         return
     while True:
         if blocks.are_full(state.spec.name):
-            yield from relieve(state)
+            yield from relieve_all(state)
             return
         replica = state.free_replica()
         if replica is None or (state.spec.max_batches and state.calls):
             return
         block = blocks.new(state.spec.name)
         state.call(replica, block, ())
-        work = Work(block, offset=state.offset, max_batches=state.spec.max_batches)
+        at_most = state.spec.max_batches or state.pace.batches
+        work = Work(block, offset=state.offset, max_batches=at_most)
         yield SendWork(state.spec.name, replica, work)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.store import CacheStore
@@ -16,6 +17,7 @@ from distill_ray.engine.actions import (
     CommitOutput,
     FindParts,
     FlushReplica,
+    ReadDigests,
     ReadKeys,
     ReleaseBlocks,
     SendWork,
@@ -40,7 +42,7 @@ from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.single_flight import SingleFlight, Watcher
 from distill_ray.engine.step_state import Phase, StepSpec
 from distill_ray.engine.stopping import stop_on_signals
-from distill_ray.engine.stored_rows import find_parts, read_stored_rows, stored_units
+from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored_rows, stored_units
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
 from distill_ray.events import (
@@ -154,6 +156,7 @@ class _Execution:
         self._scheduler = Scheduler(
             [_spec(plan, name, settings) for name in self._running],
             stored_units(self._running),
+            live_bytes=executor.live_bytes(),
             awaited=self._watcher.awaited if self._watcher else (),
         )
 
@@ -251,18 +254,24 @@ class _Execution:
             else:
                 self._do_on_thread(action)
 
-    def _do_on_thread(self, action: CommitOutput | FindParts) -> None:
+    def _do_on_thread(self, action: CommitOutput | FindParts | ReadDigests) -> None:
         """Storage may be slow, and dispatching must not wait for it."""
         if isinstance(action, CommitOutput):
             manifest = made_output(
                 action.step, self._plan, self._scheduler, self.manifests, self._settings.run
             )
             self._threads.submit(self._commit, action.step, manifest)
+        elif isinstance(action, ReadDigests):
+            function = self._plan[action.producer].function
+            self._submit_result(self._threads.submit(read_digests, self._store, function, action))
         else:
             begin = part_stem(self._settings.run, writer_tag(self._positions[action.step], action.replica))
             function = self._plan[action.step].function
             found = self._threads.submit(find_parts, self._store, function, begin, action)
-            found.add_done_callback(lambda future: self._executor.submit(future.result()))
+            self._submit_result(found)
+
+    def _submit_result(self, future: Future[Any]) -> None:
+        future.add_done_callback(lambda done: self._executor.submit(done.result()))
 
     def _part_rows(self, asked: ReadKeys) -> PartRows | None:
         source = asked.source

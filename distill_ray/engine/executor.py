@@ -22,6 +22,9 @@ class Executor(Protocol):
             ResourceError: a replica of a step can never run; names the step.
         """
 
+    def live_bytes(self) -> int:
+        """How many bytes rows may take in memory between the steps, asked once at the start."""
+
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it; a `ReplicaReady` follows."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from distill_ray.cache.writer import Block
 from distill_ray.engine.actions import ReadKeys, SendWork
+from distill_ray.engine.blocks import LIVE_BYTES
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import Event, Flushed, ReplicaReady, WorkDone
 from distill_ray.engine.worker import Worker, WorkerSetup
@@ -25,6 +26,10 @@ class InlineExecutor:
         """Whether all replicas can run at the same time: they take turns here."""
         del steps
         return True
+
+    def live_bytes(self) -> int:
+        """How many bytes rows may take in this process between the steps."""
+        return LIVE_BYTES
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it."""

@@ -290,6 +290,23 @@ class KeysRead:
 
 
 @dataclass(frozen=True)
+class DigestsRead:
+    """The digests of a part's rows are known.
+
+    Attributes:
+        step: the step that asked.
+        part: the part's name.
+        digests: 16 bytes for each row.
+        failure: why they are not known.
+    """
+
+    step: str
+    part: str
+    digests: bytes = b""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
 class UnitsFound:
     """What another run, which computes a step's output, has stored of it by now.
 
@@ -321,7 +338,15 @@ ReplicaEvent: TypeAlias = ReplicaReady | WorkDone | Flushed | ReplicaLost
 """What a replica reports, or what is reported of it."""
 
 Event: TypeAlias = (
-    ReplicaEvent | RowsLost | NoRoom | PartsFound | Committed | KeysRead | UnitsFound | StopRequested
+    ReplicaEvent
+    | RowsLost
+    | NoRoom
+    | PartsFound
+    | Committed
+    | KeysRead
+    | DigestsRead
+    | UnitsFound
+    | StopRequested
 )
 
 

@@ -206,7 +206,7 @@ def recovered(state: StepState, event: WorkDone, blocks: Blocks) -> Failure | No
     if batches:
         if not _is_same(made, record):
             return _differently(state, "came out differently when they were made again")
-        blocks.made(event.block, record.nbytes, event.replica)
+        blocks.made(event.block, record.nbytes, event.replica, record.digests)
         state.lost.discard(event.block)
     del state.orphans[event.block]
     _done(made.batches, blocks)

@@ -35,12 +35,17 @@ def _start(state: StepState, *, joins: bool) -> StartReplica:
     return StartReplica(state.spec.name, state.replicas.start(joins=joins), joins=joins)
 
 
-def relieve(state: StepState, replicas: Collection[int] | None = None) -> Iterator[Action]:
-    """Have replicas that are idle, or some of them, write what they have made, so that it can be let go."""
+def relieve(state: StepState, replicas: Collection[int]) -> Iterator[Action]:
+    """Have those replicas that are idle write what they have made."""
     for number in state.replicas.idle:
-        if replicas is None or number in replicas:
+        if number in replicas:
             state.replicas.told_to_flush(number, for_good=False)
             yield FlushReplica(state.spec.name, number)
+
+
+def relieve_all(state: StepState) -> Iterator[Action]:
+    """Have all that hold rows which are in no part yet write them, so that they can be let go."""
+    yield from relieve(state, {made.replica for made in state.unsaved.values()})
 
 
 def make_room(state: StepState) -> None:

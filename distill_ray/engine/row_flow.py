@@ -6,22 +6,23 @@ Units that an earlier run stored are taken over on the way.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from distill_ray.cache.units import StoredRows, batch_key, end_key, offset_key
+from distill_ray.engine.actions import ReadDigests
 from distill_ray.engine.blocks import Blocks, Piece
-from distill_ray.engine.messages import FailedRows, Failure, Purpose
+from distill_ray.engine.messages import DigestsRead, FailedRows, Failure, KeysRead, Purpose
 from distill_ray.engine.step_state import Batch, Run, StepSpec, StepState
 
 TO_JOIN = 8
 """Batches that may wait for the replica that joins."""
 
 ROWS_AHEAD = 100_000
-"""Rows of an earlier run's output that wait for a step: 16 bytes each in the driver."""
+"""Rows that wait for a step with their digests at hand: 16 bytes each in the driver."""
 
 
 def rows_ahead(spec: StepSpec) -> float:
-    """How many rows of an earlier run's output may wait for a step; a global step is given all at once."""
+    """How many rows may wait for a step with their digests at hand; a global step is given all at once."""
     return math.inf if spec.kind == "global" else max(ROWS_AHEAD, 2 * spec.batch_size)
 
 
@@ -31,6 +32,28 @@ def emit(state: StepState, blocks: Blocks, place: int, piece: Piece) -> None:
         for edge in state.outputs:
             blocks.need(emitted.slice)
             edge.push(emitted)
+
+
+def draw_near(state: StepState, blocks: Blocks) -> Iterator[ReadDigests]:
+    """Have the digests of a step's next rows at hand; ask for those that were left out."""
+    for edge in state.inputs:
+        block = edge.draw_near(blocks)
+        stored = None if block is None else blocks.stored_at(block)
+        if stored is not None and stored[0].name not in state.asked_for_digests:
+            state.asked_for_digests.add(stored[0].name)
+            yield ReadDigests(state.spec.name, edge.producer, stored[0])
+
+
+def was_read(state: StepState, event: KeysRead | DigestsRead, blocks: Blocks) -> None:
+    """Take in digests that a step asked for."""
+    if isinstance(event, DigestsRead):
+        state.asked_for_digests.discard(event.part)
+        if event.failure is None:
+            blocks.digests_read(event.part, event.digests)
+        return
+    state.asked_for_keys.discard(event.block)
+    if event.failure is None:
+        blocks.keys_read(event.block, event.columns, event.keys)
 
 
 def look_up_offsets(state: StepState, blocks: Blocks) -> None:
@@ -105,7 +128,7 @@ def is_checked(key: bytes | memoryview, share: float) -> bool:
 def _next_batch_rows(state: StepState) -> int:
     """Rows of the next batch; 0: it is not there yet, or there is none."""
     available = min(edge.rows for edge in state.inputs)
-    ended = all(edge.closed for edge in state.inputs)
+    ended = all(edge.ended for edge in state.inputs)
     if state.spec.kind == "global":
         return available if ended else 0
     if ended or available >= state.spec.batch_size:

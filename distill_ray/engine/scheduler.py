@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.engine.actions import Action, ReleaseBlocks
-from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Edge, Piece, Slice
+from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Piece, Slice
 from distill_ray.engine.changed import Changed
 from distill_ray.engine.counting import compare, count
 from distill_ray.engine.dispatching import advance, compute
+from distill_ray.engine.edge import Edge
 from distill_ray.engine.messages import (
     Committed,
+    DigestsRead,
     Event,
     Failure,
     Flushed,
@@ -44,6 +46,7 @@ from distill_ray.engine.recovery import (
 )
 from distill_ray.engine.replicas import commit, flush_replicas, let_go, make_room, start_replicas
 from distill_ray.engine.row_flow import (
+    draw_near,
     emit,
     form_batches,
     length_mismatch,
@@ -51,6 +54,7 @@ from distill_ray.engine.row_flow import (
     release,
     rows_ahead,
     rows_failed,
+    was_read,
 )
 from distill_ray.engine.row_lookup import form_row_batches, units_found
 from distill_ray.engine.step_state import Phase, StepSpec, StepState, Unsaved
@@ -66,7 +70,7 @@ class Scheduler:
         specs: the steps to run, each after those it takes rows from.
         stored: for each step the units that earlier runs left.
         awaited: steps that other runs compute.
-        live_bytes: bytes that a step's rows may hold in memory.
+        live_bytes: bytes that rows may hold in memory between the steps.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Scheduler:
         live_bytes: int = LIVE_BYTES,
         awaited: Collection[str] = (),
     ) -> None:
-        self.blocks = Blocks(live_bytes)
+        self.blocks = Blocks(live_bytes, len(specs))
         self.steps: dict[str, StepState] = {}
         self.failure: Failure | None = None
         self.stopping = False
@@ -173,8 +177,8 @@ class Scheduler:
             self._recover(state, event)
         elif isinstance(event, Committed):
             self._committed(state, event)
-        elif isinstance(event, KeysRead):
-            self._keys_read(state, event)
+        elif isinstance(event, KeysRead | DigestsRead):
+            was_read(state, event, self.blocks)
         else:
             units_found(state, event, self.blocks)
 
@@ -205,11 +209,6 @@ class Scheduler:
             state.replicas.wrote_all(event.replica)
         elif state.phase in (Phase.RUNNING, Phase.FLUSHING):  # after that all it made is written
             self._fail(replica_lost(state, event, self.blocks))
-
-    def _keys_read(self, state: StepState, event: KeysRead) -> None:
-        state.asked_for_keys.discard(event.block)
-        if event.failure is None:
-            self.blocks.keys_read(event.block, event.columns, event.keys)
 
     def _fail(self, failure: Failure | None) -> None:
         self.failure = self.failure or failure
@@ -244,7 +243,7 @@ class Scheduler:
         if (problem := rows_failed(state, record.failed, self.steps)) is not None:
             self._fail(problem)
         if record.counts:
-            self.blocks.made(event.block, record.nbytes, event.replica)
+            self.blocks.made(event.block, record.nbytes, event.replica, record.digests)
             made = Unsaved(event.replica, batches, record.counts, record.digests)
             if self.blocks.stored_at(event.block) is None:
                 state.unsaved[event.block] = made
@@ -310,6 +309,7 @@ class Scheduler:
                 yield from start_replicas(state)
                 yield from advance(state, self.blocks)
         else:
+            yield from draw_near(state, self.blocks)
             if state.spec.columns is None:
                 form_batches(state, self.blocks)
             else:

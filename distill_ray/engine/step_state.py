@@ -10,7 +10,8 @@ from enum import Enum
 
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WrittenPart
-from distill_ray.engine.blocks import Edge, Piece, Slice
+from distill_ray.engine.blocks import Piece, Slice
+from distill_ray.engine.edge import Edge
 from distill_ray.engine.messages import CALL_SECONDS, FailedRows, Purpose, WorkDone, WorkRecord
 from distill_ray.engine.pool import Pool
 from distill_ray.steps.base import StepKind
@@ -260,6 +261,8 @@ class StepState:
     """For a row-wise step: the rows that are being looked up."""
     asked_for_keys: set[int] = field(default_factory=set)
     """For a row-wise step: blocks whose rows' keys are being read."""
+    asked_for_digests: set[str] = field(default_factory=set)
+    """Parts whose rows' digests are being read."""
     failed: list[FailedRows] = field(default_factory=list)
     gave: bool = False
     """It has given rows, or its last ones, since the steps that follow were looked at."""
@@ -297,7 +300,7 @@ class StepState:
     @property
     def inputs_used_up(self) -> bool:
         """Whether no rows will come any more, and all that came were looked up."""
-        return self.window is None and all(edge.closed and edge.rows == 0 for edge in self.inputs)
+        return self.window is None and all(edge.ended and edge.rows == 0 for edge in self.inputs)
 
     @property
     def gatherings(self) -> tuple[Gathering, ...]:

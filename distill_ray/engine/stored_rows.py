@@ -13,8 +13,9 @@ from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import StoredRows, StoredUnits
-from distill_ray.engine.actions import FindParts
-from distill_ray.engine.messages import Failure, PartsFound
+from distill_ray.engine.actions import FindParts, ReadDigests
+from distill_ray.engine.messages import DigestsRead, Failure, PartsFound
+from distill_ray.errors import CorruptObjectError
 from distill_ray.plan import StepPlan
 
 _Pool: TypeAlias = tuple[FunctionId, str, int | None, bool]
@@ -59,6 +60,17 @@ def find_parts(store: CacheStore, function: FunctionId, begin: str, lost: FindPa
         return PartsFound(lost.step, lost.replica, failure=Failure(lost.step, message))
 
 
+def read_digests(store: CacheStore, function: FunctionId, asked: ReadDigests) -> DigestsRead:
+    """Read the digests of a part's rows; what goes wrong comes back as text."""
+    try:
+        digests = _digests_of(store, function, asked.part)
+    except Exception as error:
+        message = f"its input could not be read: {type(error).__name__}: {error}"
+        failure = Failure(asked.step, message, damaged=isinstance(error, CorruptObjectError))
+        return DigestsRead(asked.step, asked.part.name, failure=failure)
+    return DigestsRead(asked.step, asked.part.name, digests)
+
+
 def stored_units(steps: Mapping[str, StepPlan]) -> dict[str, StoredUnits]:
     """What is stored, by step. Equal steps are not handed out the same: see `StepPlan.family`.
 
@@ -79,9 +91,12 @@ def _pool_of(step: StepPlan) -> _Pool:
 
 
 def _digests(store: CacheStore, manifest: Manifest, number: int) -> bytes:
-    part = manifest.parts[number]
-    index = store.read_index(manifest.function, part)
+    return _digests_of(store, manifest.function, manifest.parts[number])
+
+
+def _digests_of(store: CacheStore, function: FunctionId, part: PartEntry) -> bytes:
+    index = store.read_index(function, part)
     if index is None:
         # Reading it whole says what is wrong, and removes it: the run is planned anew without it.
-        index = store.read_part(manifest.function, part.name)[1]
+        index = store.read_part(function, part.name)[1]
     return index.digests

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import PartEntry
+from distill_ray.cache.rows import split_digests
 from distill_ray.cache.writer import WrittenPart
-from distill_ray.engine.blocks import Blocks, Edge, Piece, Slice
+from distill_ray.engine.blocks import DRIVER_BYTES, SMALL_BYTES, Blocks, Piece, Slice
+from distill_ray.engine.edge import Edge
 from distill_ray.engine.messages import StoredPart
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Batch, Run
@@ -70,8 +72,56 @@ def test_stored_rows_are_let_go_though_they_are_needed_where_memory_is_full() ->
         blocks.need(Slice(block, 0, 5))
     assert blocks.are_full("step")
     blocks.written(WrittenPart(PART, ((first, 0), (second, 5))))
-    assert blocks.release() == (first,)
+    assert blocks.release() == (second,), "what came first is read first"
     assert not blocks.are_full("step")
+
+
+def test_a_step_may_hold_its_share_however_much_others_hold() -> None:
+    blocks = Blocks(live_bytes=100, steps=2)
+    for step, nbytes in (("fast", 90), ("slow", 40)):
+        blocks.made(blocks.new(step), nbytes)
+    assert blocks.are_full("fast")
+    assert not blocks.are_full("slow")
+    blocks.made(blocks.new("slow"), nbytes=20)
+    assert blocks.are_full("slow")
+
+
+def test_small_rows_weigh_more_where_there_is_much_room_since_the_driver_holds_them() -> None:
+    blocks = Blocks(live_bytes=100 * DRIVER_BYTES)
+    for _ in range(2 * DRIVER_BYTES // SMALL_BYTES):
+        blocks.made(blocks.new("step"), SMALL_BYTES - 1)
+    assert blocks.are_full("step")
+
+
+@given(data=st.data(), ahead=st.integers(1, 20))
+def test_digests_that_were_left_out_come_back_from_memory_or_from_the_part(
+    data: st.DataObject, ahead: int
+) -> None:
+    blocks, edge = Blocks(), Edge("source", "sink", rows_ahead=ahead)
+    expected: list[bytes] = []
+    parts: dict[str, bytes] = {}
+    for number in range(data.draw(st.integers(1, 10))):
+        block, rows = blocks.new("source"), data.draw(st.integers(1, 9))
+        digests = [bytes([number, row, *bytes(14)]) for row in range(rows)]
+        blocks.made(block, 10, digests=b"".join(digests))
+        edge.push(Piece(Slice(block, 0, rows), b"".join(digests)))
+        expected += digests
+        if data.draw(st.booleans()):
+            parts[f"part-{number}"] = bytes(16 * 3) + b"".join(digests)
+            blocks.written(WrittenPart(PartEntry(f"part-{number}", 1), ((block, 3),)))
+    edge.closed = True
+    taken: list[bytes] = []
+    while not (edge.ended and edge.rows == 0):
+        while (lacking := edge.draw_near(blocks)) is not None:
+            part, _ = blocks.stored_at(lacking) or (None, 0)
+            assert part is not None, "digests of rows that are in no part are at hand"
+            blocks.digests_read(part.name, parts[part.name])
+        assert edge.rows, "there are more, so some of them are at hand"
+        assert edge.rows < ahead + 9
+        slices, digests_of = edge.take(data.draw(st.integers(1, edge.rows)))
+        assert len(digests_of) == 16 * sum(each.rows for each in slices)
+        taken += split_digests(digests_of)
+    assert taken == expected
 
 
 def test_a_call_reads_what_was_let_go_from_its_part_and_the_rest_by_reference() -> None:

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from distill_ray.engine.actions import (
     AbandonReplica,
     CommitOutput,
     FlushReplica,
+    ReadDigests,
     ReleaseBlocks,
     SendWork,
     StartReplica,
@@ -24,6 +26,7 @@ from distill_ray.engine.actions import (
 )
 from distill_ray.engine.messages import (
     Committed,
+    DigestsRead,
     Event,
     Failure,
     Flushed,
@@ -82,6 +85,9 @@ class Replicas:
             assert not self.released & set(action.blocks)
             self.released |= set(action.blocks)
             return []
+        if isinstance(action, ReadDigests):
+            rows = self.rows[int(action.part.name.removeprefix("part-"))]
+            return [DigestsRead(action.step, action.part.name, b"".join(map(digest_of, rows)))]
         assert isinstance(action, StopReplica | AbandonReplica)
         return []
 
@@ -140,19 +146,20 @@ def output_of(scheduler: Scheduler, replicas: Replicas, step: str) -> list[int]:
     replicas=st.integers(1, 4),
     growth=st.integers(0, 3),
     live_bytes=st.sampled_from([0, 50, 10_000]),
+    ahead=st.sampled_from([1, 20, 100_000]),
     seed=st.integers(0, 10_000),
 )
 def test_output_is_in_the_order_of_the_input_whatever_comes_first(
-    rows: int, batch: int, replicas: int, growth: int, live_bytes: int, seed: int
+    rows: int, batch: int, replicas: int, growth: int, live_bytes: int, ahead: int, seed: int
 ) -> None:
-    scheduler = Scheduler(
-        [
-            StepSpec("load", kind="generator"),
-            StepSpec("one", ("load",), batch_size=batch, replicas=replicas),
-            StepSpec("two", ("one",), batch_size=3),
-        ],
-        live_bytes=live_bytes,
-    )
+    specs = [
+        StepSpec("load", kind="generator"),
+        StepSpec("one", ("load",), batch_size=batch, replicas=replicas),
+        StepSpec("two", ("one",), batch_size=3),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill_ray.engine.row_flow.ROWS_AHEAD", ahead)
+        scheduler = Scheduler(specs, live_bytes=live_bytes)
     actors = Replicas({"load": list(range(rows))}, seed=seed, growth=growth)
     actors.run(scheduler)
     expected = [1000 + row for row in range(rows) for _ in range(growth)]

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from distill_ray.engine.actions import ReadKeys, SendWork
+from distill_ray.engine.blocks import LIVE_BYTES
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import (
     Event,
@@ -69,6 +70,11 @@ class RayExecutor:
                 check_placeable(step, resources, nodes)
         check_nodes(self._storage, steps)
         return fit_together([each for each in steps.values() for _ in range(each.fewest)], nodes)
+
+    def live_bytes(self) -> int:
+        """Half of the cluster's object store: the rest is for calls under way, and Ray spills above 80 %."""
+        store = sum(node.get("object_store_memory", 0) for node in node_resources())
+        return int(store / 2) or LIVE_BYTES
 
     def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
         """Create a replica and load it."""
