@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class Changed:
@@ -25,6 +25,11 @@ class Changed:
         if position not in self._there:
             self._there.add(position)
             heapq.heappush(self._waiting, position)
+
+    def update(self, names: Iterable[str]) -> None:
+        """Something has happened to several steps."""
+        for name in names:
+            self.add(name)
 
     def add_all(self) -> None:
         """Something has happened that may concern any step."""

@@ -38,6 +38,7 @@ from distill_ray.engine.messages import (
     UnitsFound,
     WorkDone,
 )
+from distill_ray.engine.row_flow import lacks_rows
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.single_flight import SingleFlight, Watcher
 from distill_ray.engine.step_state import Phase, StepSpec
@@ -346,7 +347,7 @@ class _Execution:
 
     def _commit(self, name: str, manifest: Manifest) -> None:
         try:
-            if self._scheduler.lacks_rows(name):
+            if lacks_rows(name, self._scheduler.steps):
                 self._store.write_run_manifest(self._settings.run, manifest)
                 kept = manifest
             else:

@@ -47,9 +47,16 @@ def made_output(
 
 def _lineage(name: str, plan: Plan, scheduler: Scheduler, hits: Mapping[str, Manifest]) -> dict[str, str]:
     """``{output key: content digest}`` of a step and of all above it; they have all ended."""
-    if name not in scheduler.steps:
-        return dict(hits[name].lineage)
-    lineage = {plan[name].output_key: scheduler.steps[name].content}
-    for source in plan.graph.predecessors(name):
-        lineage.update(_lineage(source, plan, scheduler, hits))
+    lineage: dict[str, str] = {}
+    keys = {step.name: step.output_key for step in plan.steps}
+    seen, waiting = {name}, [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in scheduler.steps:
+            lineage.update(hits[current].lineage)
+            continue
+        lineage[keys[current]] = scheduler.steps[current].content
+        above = [source for source in plan.graph.predecessors(current) if source not in seen]
+        seen.update(above)
+        waiting += above
     return lineage

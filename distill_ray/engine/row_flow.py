@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, batch_key, end_key, offset_key
 from distill_ray.engine.actions import ReadDigests
-from distill_ray.engine.blocks import Blocks, Piece
-from distill_ray.engine.messages import DigestsRead, FailedRows, Failure, KeysRead, Purpose
+from distill_ray.engine.blocks import Blocks, Piece, Slice
+from distill_ray.engine.messages import DigestsRead, FailedRows, Failure, KeysRead, Purpose, WorkDone
 from distill_ray.engine.step_state import Batch, Run, StepSpec, StepState
 
 TO_JOIN = 8
@@ -54,6 +55,18 @@ def was_read(state: StepState, event: KeysRead | DigestsRead, blocks: Blocks) ->
     state.asked_for_keys.discard(event.block)
     if event.failure is None:
         blocks.keys_read(event.block, event.columns, event.keys)
+
+
+def emit_made(state: StepState, blocks: Blocks, event: WorkDone, places: Sequence[tuple[int, int]]) -> None:
+    """Put the rows that a call made into their places; ``places`` gives each and the number of its units."""
+    counts, digests = event.record.counts, event.record.digests
+    unit, start = 0, 0
+    for place, units in places:
+        rows = sum(counts[unit : unit + units])
+        cut = digests[start * DIGEST_SIZE : (start + rows) * DIGEST_SIZE]
+        emit(state, blocks, place, Piece(Slice(event.block, start, rows), cut))
+        unit += units
+        start += rows
 
 
 def look_up_offsets(state: StepState, blocks: Blocks) -> None:
@@ -192,4 +205,19 @@ def _is_above(step: str, other: str, steps: Mapping[str, StepState]) -> bool:
         if name in steps and name not in seen and steps[name].spec.kind != "global":
             seen.add(name)
             todo += steps[name].spec.predecessors
+    return False
+
+
+def lacks_rows(step: str, steps: Mapping[str, StepState]) -> bool:
+    """Whether rows failed in a running step, or in one above it: its output is not what it could be."""
+    seen, waiting = {step}, [step]
+    while waiting:
+        state = steps.get(waiting.pop())
+        if state is None:
+            continue
+        if state.failed:
+            return True
+        above = [name for name in state.spec.predecessors if name not in seen]
+        seen.update(above)
+        waiting += above
     return False

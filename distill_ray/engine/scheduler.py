@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.engine.actions import Action, ReleaseBlocks
-from distill_ray.engine.blocks import LIVE_BYTES, Blocks, Piece, Slice
+from distill_ray.engine.blocks import LIVE_BYTES, Blocks
 from distill_ray.engine.changed import Changed
 from distill_ray.engine.counting import compare, count
 from distill_ray.engine.dispatching import advance, compute
 from distill_ray.engine.edge import Edge
+from distill_ray.engine.feeds import Feeds
 from distill_ray.engine.messages import (
     Committed,
     DigestsRead,
@@ -47,7 +47,7 @@ from distill_ray.engine.recovery import (
 from distill_ray.engine.replicas import commit, flush_replicas, let_go, make_room, start_replicas
 from distill_ray.engine.row_flow import (
     draw_near,
-    emit,
+    emit_made,
     form_batches,
     length_mismatch,
     look_up_offsets,
@@ -84,7 +84,7 @@ class Scheduler:
         self.steps: dict[str, StepState] = {}
         self.failure: Failure | None = None
         self.stopping = False
-        self._sources: dict[str, list[Edge]] = {}
+        self._feeds = Feeds()
         self._undone = {spec.name for spec in specs}
         self._changed = Changed([spec.name for spec in specs])
         for spec in specs:
@@ -98,7 +98,7 @@ class Scheduler:
         if producer in self.steps:
             self.steps[producer].outputs.append(edge)
         else:
-            self._sources.setdefault(producer, []).append(edge)
+            self._feeds.add(edge)
         return edge
 
     def _begin_stage(self) -> None:
@@ -111,35 +111,22 @@ class Scheduler:
 
     def feed(self, producer: str, found: StoredRows) -> None:
         """Give rows of a complete output of an earlier run to the steps that follow it, in order."""
-        piece = self.blocks.stored(producer, found)
-        for edge in self._sources.get(producer, ()):
-            self.blocks.need(piece.slice)
-            edge.push(piece)
-            self._changed.add(edge.consumer)
+        self._feeds.feed(producer, found, self.blocks)
+        self._changed.update(self._feeds.consumers(producer))
 
     def wants_rows(self, producer: str) -> bool:
         """Whether a step that follows this complete output has few of its rows left."""
-        if self._winding_down:
-            return False
-        return any(not e.closed and e.rows < e.rows_ahead for e in self._sources.get(producer, ()))
+        return not self._winding_down and self._feeds.wants_rows(producer)
 
     def feed_end(self, producer: str) -> None:
         """Say that `feed` has given all rows of this output."""
-        for edge in self._sources.get(producer, ()):
-            edge.closed = True
-            self._changed.add(edge.consumer)
+        self._feeds.end(producer)
+        self._changed.update(self._feeds.consumers(producer))
 
     @property
     def complete(self) -> bool:
         """Whether every step's output is written."""
         return not self._undone
-
-    def lacks_rows(self, step: str) -> bool:
-        """Whether rows failed in a running step, or in one above it: its output is not what it could be."""
-        state = self.steps.get(step)
-        if state is None:
-            return False
-        return bool(state.failed) or any(self.lacks_rows(name) for name in state.spec.predecessors)
 
     @property
     def finished(self) -> bool:
@@ -255,18 +242,7 @@ class Scheduler:
         else:
             done = [run for batch in batches[: record.batches] for run in batch.runs]
             places = [(run.place, run.rows if state.spec.columns is not None else 1) for run in done]
-        self._emit_made(state, event, places)
-
-    def _emit_made(self, state: StepState, event: WorkDone, places: Sequence[tuple[int, int]]) -> None:
-        """Put rows into their places; ``places`` gives each and the number of its units."""
-        counts, digests = event.record.counts, event.record.digests
-        unit, start = 0, 0
-        for place, units in places:
-            rows = sum(counts[unit : unit + units])
-            cut = digests[start * DIGEST_SIZE : (start + rows) * DIGEST_SIZE]
-            emit(state, self.blocks, place, Piece(Slice(event.block, start, rows), cut))
-            unit += units
-            start += rows
+        emit_made(state, self.blocks, event, places)
 
     # What to do.
 
@@ -280,8 +256,7 @@ class Scheduler:
     def _actions(self) -> Iterator[Action]:
         if released := self.blocks.release():
             yield ReleaseBlocks(released)
-            for held_up in self.blocks.no_longer_held_up():
-                self._changed.add(held_up)
+            self._changed.update(self.blocks.no_longer_held_up())
         while not self._winding_down and (name := self._changed.next()) is not None:
             yield from self._go_on(self.steps[name])
         if self._winding_down:
@@ -299,8 +274,7 @@ class Scheduler:
             yield from commit(state)
         if state.gave:
             state.gave = False
-            for edge in state.outputs:
-                self._changed.add(edge.consumer)
+            self._changed.update(edge.consumer for edge in state.outputs)
 
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
