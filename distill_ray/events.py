@@ -57,6 +57,21 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class StepBegun:
+    """A step is first seen to: its rows are looked up, a replica is started, or its output is written."""
+
+    step: str
+
+
+@dataclass(frozen=True)
+class ReplicaStarting:
+    """A replica was asked for: it waits for its place, then loads."""
+
+    step: str
+    replica: int
+
+
+@dataclass(frozen=True)
 class ReplicaUp:
     """A replica has loaded."""
 
@@ -148,6 +163,74 @@ class StepAdvanced:
     output_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class CallDone:
+    """A replica has answered a call, which ran for `seconds` until `lag` before this event.
+
+    Machines' clocks are not compared: the driver notes when it sends a call and when the answer is there,
+    the replica how long it took. What is left over counts as waiting: the way, and calls before it.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        purpose: ``compute``, ``join``, ``check`` or ``keep``.
+        batches: batches that are done.
+        rows_in: rows that it was given.
+        rows_out: rows that it made.
+        seconds: how long it ran.
+        waited: seconds between sending and the answer in which it did not run.
+        lag: seconds since the answer came.
+        failed: it could not do all.
+    """
+
+    step: str
+    replica: int
+    purpose: str
+    batches: int
+    rows_in: int
+    rows_out: int
+    seconds: float
+    waited: float
+    lag: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class CallLost:
+    """A call sent `seconds` ago that nobody answers any more: its replica is lost, or the run ends first."""
+
+    step: str
+    replica: int
+    purpose: str
+    rows_in: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What waits at a step.
+
+    Attributes:
+        rows: rows that the steps above have given and it has not done yet.
+        nbytes: bytes of its own rows in memory, for those that follow or until they are written.
+        calls: calls that its replicas are at.
+    """
+
+    step: str
+    rows: int = 0
+    nbytes: int = 0
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class QueuesMeasured:
+    """What waits where that has changed; said once a second at most."""
+
+    queues: tuple[Queue, ...]
+
+
 WORK = (
     "rows_computed",
     "batches_computed",
@@ -169,6 +252,13 @@ class PartWritten:
     step: str
     part: str
     size: int
+
+
+@dataclass(frozen=True)
+class StepCommitting:
+    """All rows of a step are in parts: its manifest is about to be written."""
+
+    step: str
 
 
 @dataclass(frozen=True)
@@ -282,13 +372,19 @@ class RunFinished:
 
 RunEvent: TypeAlias = (
     RunStarted
+    | StepBegun
+    | ReplicaStarting
     | ReplicaUp
     | ReplicaDown
     | ReplicaAway
     | StepAwaited
     | RunUnguarded
     | StepAdvanced
+    | CallDone
+    | CallLost
+    | QueuesMeasured
     | PartWritten
+    | StepCommitting
     | StepFinished
     | StepFailed
     | RowsFailed

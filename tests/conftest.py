@@ -54,6 +54,7 @@ def local_ray() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
+        _system_config={"metrics_report_interval_ms": 2_000},  # Ray's own ten seconds are long for a test
     )
     yield
     ray.shutdown()

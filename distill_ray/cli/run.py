@@ -113,7 +113,16 @@ def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
     show_default=True,
     help="Where steps run; inline is this process, where breakpoints work.",
 )
-def run(script: str, engine: Engine, run_options: RunOptions, options: Options) -> Record:
+@click.option(
+    "--profile",
+    metavar="FILE",
+    is_flag=False,
+    flag_value="",
+    help="Write a Chrome trace of the run to a file named *.json; without one, trace-<run>.json.",
+)
+def run(
+    script: str, engine: Engine, profile: str | None, run_options: RunOptions, options: Options
+) -> Record:
     """Run the pipeline of SCRIPT, computing what the cache does not hold yet.
 
     The pipeline is made at SCRIPT's top level; what stands under `if __name__ == "__main__"` is not run.
@@ -137,6 +146,7 @@ def run(script: str, engine: Engine, run_options: RunOptions, options: Options) 
         on_busy=run_options.on_busy,
         load_groups=_groups(run_options.load_groups),
         wait_for_resources=run_options.wait_for_resources,
+        profile=False if profile is None else profile or True,
     )
     if not options.as_json:
         click.echo(repr(distiset))

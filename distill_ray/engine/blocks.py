@@ -208,6 +208,10 @@ class Blocks:
         entry = self._blocks[block]
         return None if entry.part is None else (entry.part, entry.first_row)
 
+    def held(self, step: str) -> int:
+        """Bytes of a step's rows that are in memory."""
+        return self._held.get(step, 0)
+
     def are_full(self, step: str) -> bool:
         """Whether so many rows are in memory, and so many of them are a step's, that it must make no more.
 

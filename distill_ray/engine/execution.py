@@ -44,6 +44,7 @@ from distill_ray.engine.single_flight import SingleFlight, Watcher
 from distill_ray.engine.step_state import Phase, StepSpec
 from distill_ray.engine.stopping import stop_on_signals
 from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored_rows, stored_units
+from distill_ray.engine.timeline import Timeline
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
 from distill_ray.events import (
@@ -160,6 +161,7 @@ class _Execution:
             live_bytes=executor.live_bytes(),
             awaited=self._watcher.awaited if self._watcher else (),
         )
+        self._timeline = Timeline(self._scheduler, emit)
 
     def run(self) -> None:
         list(self._threads.map(self._write_preimage, self._running))  # at once: a bucket takes its time
@@ -236,6 +238,7 @@ class _Execution:
 
     def _do(self, actions: Iterator[Action]) -> None:
         for action in actions:
+            self._timeline.begins(action)
             if isinstance(action, SendWork):
                 self._executor.send(action)
             elif isinstance(action, ReadKeys):
@@ -305,6 +308,7 @@ class _Execution:
         elif isinstance(event, ReplicaLost):
             self._emit_loss(event)
         self._scheduler.handle(event)
+        self._timeline.happened(event)
         self._tell(event)
 
     def _tell(self, event: Event) -> None:
@@ -362,6 +366,7 @@ class _Execution:
             self._executor.submit(Committed(name, Failure(name, message)))
 
     def close(self) -> None:
+        self._timeline.close()
         if self._watcher:
             self._watcher.stop()
         self._threads.shutdown(wait=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Mapping
 
 from distill_ray.cache.writer import Block
@@ -43,7 +44,7 @@ class InlineExecutor:
         block, record = self._workers[work.step, work.replica].run(work.work, handed_over)
         if block is not None:
             self._blocks[block.id] = block
-        self._events.put(WorkDone(work.step, work.replica, work.work.block, record))
+        self._events.put(WorkDone(work.step, work.replica, work.work.block, record, time.monotonic()))
 
     def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
         """Work out the digests of some columns of rows."""

@@ -173,12 +173,21 @@ class ReplicaReady:
 
 @dataclass(frozen=True)
 class WorkDone:
-    """A call has returned."""
+    """A call has returned.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        block: the rows that it made.
+        record: what came of it.
+        at: when its answer was there, by this process's monotonic clock; 0: nobody looked.
+    """
 
     step: str
     replica: int
     block: int
     record: WorkRecord
+    at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from distill_ray.types import METADATA
 if TYPE_CHECKING:
     from distill_ray.cache.store import CacheStore
     from distill_ray.distiset import Distiset
+    from distill_ray.events import Listener
     from distill_ray.explain.explanation import Explanation
     from distill_ray.pipeline.guarding import OnBusy
     from distill_ray.pipeline.running import CacheDir, CacheScope, Engine, RunRequest
@@ -137,6 +138,7 @@ class Pipeline:
         on_busy: OnBusy = "wait",
         load_groups: LoadGroups | None = None,
         wait_for_resources: float | None = None,
+        profile: bool | str | os.PathLike[str] = False,
     ) -> Distiset:
         """Compute what is not known yet, and return the leaves' rows.
 
@@ -155,17 +157,16 @@ class Pipeline:
             load_groups: stages to run in: lists of steps to run together, or ``"sequential_step_execution"``.
             wait_for_resources: seconds to wait for a node that can hold what a step declares; by default
                 ``$DISTILL_RAY_WAIT_FOR_RESOURCES``, else what no node has is an error at once.
+            profile: a file for a Chrome trace, named ``*.json``; True: ``trace-<run>.json`` in this folder.
 
         Raises:
             GraphError, ParameterError: the pipeline, or a parameter, is declared wrongly.
             StepError: a step raised. What was finished is stored: the next run goes on from there.
             RunInterruptedError: the run was stopped; likewise.
         """
-        from distill_ray.observe.progress import make_progress
-
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
         stages = stages_of(graph, load_groups) if load_groups else {}
-        listeners = (make_progress(progress, redraw=engine != "inline"),)
+        listeners = _listeners(progress, engine, profile)
         settings = {"use_cache": use_cache, "engine": engine, "verify": verify, "on_busy": on_busy}
         where = {"stages": stages, "wait_for_resources": wait_for_resources}
         return _run(self, _request(self, graph, listeners=listeners, **settings, **where))
@@ -289,6 +290,16 @@ def _write_drawing(path: Path, text: str) -> None:
     if path.suffix.lower() in _PICTURES:
         raise ParameterError(f"draw() writes Mermaid text, no picture: name '{path}' with .mmd or .md.")
     path.write_text(text, encoding="utf-8")
+
+
+def _listeners(progress: str, engine: Engine, profile: bool | str | os.PathLike[str]) -> tuple[Listener, ...]:
+    """Who shows a run's events, or draws them."""
+    from distill_ray.observe.profile import make_profile
+    from distill_ray.observe.progress import make_progress
+
+    shown = make_progress(progress, redraw=engine != "inline")
+    trace = make_profile(profile, silent=progress == "none")
+    return (shown,) if trace is None else (shown, trace)
 
 
 def _prepared(graph: Graph, parameters: Parameters | None, dataset: Any, dataset_batch_size: int) -> Graph:

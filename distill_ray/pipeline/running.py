@@ -298,7 +298,13 @@ def _attempt(
     """
     if plan.complete:
         return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
-    return execute(plan, store, _executor(request, store), settings, emit)
+    executor = _executor(request, store)
+    if request.engine == "inline":
+        return execute(plan, store, executor, settings, emit)
+    from distill_ray.engine.on_ray.metrics import RayMetrics
+
+    with RayMetrics(plan.pipeline) as metrics:
+        return execute(plan, store, executor, settings, _fan_out((emit, metrics.listen)))
 
 
 def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:

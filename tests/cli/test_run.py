@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,19 @@ def test_stages_are_given_as_json_or_by_name(project: Project) -> None:
     project.run("--load-groups", '[["double"]]')
     again = project.run("--load-groups", "sequential_step_execution")
     assert again["steps"]["double"]["decision"] == "hit", "stages are no part of what a step computes"
+
+
+def test_a_profile_is_written_where_it_is_wanted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.folder)
+    project.run("--profile", "run.json")
+    run = project.run("--no-cache", "--profile")["run"]
+    assert Path(f"trace-{run}.json").exists()
+    names = [each["name"] for each in json.loads(Path("run.json").read_bytes())]
+    assert names.count("compute") >= 2
+
+
+def test_a_script_is_not_taken_for_the_file_of_the_profile(project: Project) -> None:
+    script = project.script()
+    assert main(["run", "--profile", script, script]) == 2
+    assert "ends with .json" in project.capture.readouterr().err
+    assert "Pipeline" in Path(script).read_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill_ray.events import RunStarted, StepAdvanced, StepDecided
+from distill_ray.events import CallDone, RunStarted, StepAdvanced, StepDecided
 
 
 class Clock:
@@ -43,3 +43,7 @@ def advanced(step: str, rows_in: int, rows_out: int, reused: int = 0) -> StepAdv
         input_tokens=7,
         output_tokens=9,
     )
+
+
+def call(step: str, replica: int, seconds: float = 0.5, lag: float = 0.0) -> CallDone:
+    return CallDone(step, replica, "compute", 1, 10, 10, seconds, waited=0.1, lag=lag)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
-from distill_ray.events import RunFinished, StepFinished
-from distill_ray.observe.recorder import SEGMENT, Recorder
-from tests.observe.events_of_a_run import Clock, advanced, loading, started, working
+from distill_ray.events import Queue, QueuesMeasured, RunFinished, StepFinished
+from distill_ray.observe.recorder import FLUSH_SECONDS, SEGMENT, SINGLE_CALLS, Recorder
+from tests.observe.events_of_a_run import Clock, advanced, call, loading, started, working
 
 
 class Folder(dict[str, bytes]):
@@ -72,3 +73,70 @@ def test_a_long_run_is_written_in_several_files() -> None:
     recorder.flush()
     assert list(folder) == ["events-0001.jsonl", "events-0002.jsonl"]
     assert [each["rows"] for each in folder.records()] == list(range(SEGMENT + 1))
+
+
+def test_few_calls_are_kept_one_by_one_and_many_are_added_up_by_step() -> None:
+    folder, clock = Folder(), Clock()
+    recorder = Recorder(folder.__setitem__, clock)
+    recorder.listen(started(loading(), working()))
+    for number in range(1_000):
+        recorder.listen(call("work", number % 4))
+        clock.wait(0.001)
+    recorder.listen(RunFinished("r1", "complete", 1.0))
+    recorder.flush()
+    kinds = Counter(each["event"] for each in folder.records())
+    assert kinds["CallDone"] == SINGLE_CALLS
+    (rest,) = [each for each in folder.records() if each["event"] == "CallsDone"]
+    assert (rest["step"], rest["calls"], rest["replicas"]) == ("work", 1_000 - SINGLE_CALLS, 4)
+    assert (rest["rows_in"], rest["longest"]) == (10 * rest["calls"], 0.5)
+
+
+def test_what_is_kept_of_a_run_grows_far_slower_than_the_run() -> None:
+    def kept(minutes: int) -> int:
+        folder, clock = Folder(), Clock()
+        recorder = Recorder(folder.__setitem__, clock)
+        recorder.listen(started(loading(), working()))
+        for _ in range(minutes * 60):
+            for _ in range(SINGLE_CALLS + 1):
+                recorder.listen(call("work", 0))
+            recorder.listen(advanced("work", 1, 1))
+            recorder.listen(QueuesMeasured((Queue("work", 1),)))
+            clock.wait(1)
+        recorder.flush()
+        assert len(folder) <= minutes
+        return len(folder.records())
+
+    assert kept(90) < 2 * kept(30)
+
+
+def test_every_call_is_counted_in_what_is_kept() -> None:
+    folder, clock = Folder(), Clock()
+    recorder = Recorder(folder.__setitem__, clock)
+    recorder.listen(started(loading(), working()))
+    for number in range(5_000):
+        recorder.listen(call("work" if number % 3 else "load", 0))
+        clock.wait(0.003)
+    recorder.listen(RunFinished("r1", "failed", 1.0))
+    recorder.flush()
+    assert sum(each["rows_in"] for each in folder.records() if "rows_in" in each) == 50_000
+
+
+def test_queues_are_kept_as_they_stood_last() -> None:
+    folder, clock = Folder(), Clock()
+    recorder = Recorder(folder.__setitem__, clock)
+    recorder.listen(started(loading(), working()))
+    for rows in (1, 2, 3):
+        recorder.listen(QueuesMeasured((Queue("work", rows), Queue("load", 7))))
+    recorder.listen(RunFinished("r1", "complete", 1.0))
+    recorder.flush()
+    (measured,) = [each for each in folder.records() if each["event"] == "QueuesMeasured"]
+    assert [(each["step"], each["rows"]) for each in measured["queues"]] == [("work", 3), ("load", 7)]
+
+
+def test_a_quiet_run_is_written_now_and_then() -> None:
+    folder, clock = Folder(), Clock()
+    recorder = Recorder(folder.__setitem__, clock)
+    recorder.listen(started(loading(), working()))
+    clock.wait(FLUSH_SECONDS)
+    recorder.listen(StepFinished("load", 1))
+    assert list(folder) == ["events-0001.jsonl"]

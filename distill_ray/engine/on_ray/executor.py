@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -108,7 +109,10 @@ class RayExecutor:
                 return RowsLost(step, gone, replica, block)
             return ReplicaLost(step, replica, "its answer was lost", str(error), with_node=True)
 
-        self._when_done(record, step, replica, lambda result: WorkDone(step, replica, block, result), lost)
+        def done(result: Any) -> Event:
+            return WorkDone(step, replica, block, result, time.monotonic())
+
+        self._when_done(record, step, replica, done, lost)
 
     def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
         """Work out the digests of some columns of rows, wherever they are."""
