@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from distill_ray.models.llm import ChatItem, ChatType, GenerateOutput, LLMStatistics
+from distill_ray.models.llm import ChatItem, ChatType
+from distill_ray.models.outputs import GenerateOutput, LLMStatistics
 from distill_ray.types import (
     GeneratorStepOutput,
     Row,

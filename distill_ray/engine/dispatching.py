@@ -29,13 +29,14 @@ def _dispatch(state: StepState, blocks: Blocks) -> Iterator[Action]:
         if blocks.are_full(state.spec.name):
             yield from relieve_all(state)
             return
-        replica = state.free_replica()
+        replica = state.free_replica([state.pending[0]])
         if replica is None or not are_there([state.pending[0]], blocks):
             return
-        more_to_come = not state.input_ended and state.replicas[replica].calls > 0
+        at_once = state.spec.batches_at_once
+        more_to_come = not state.input_ended and state.replicas[replica].calls >= at_once
         if len(state.pending) < state.pace.batches and more_to_come:
             return
-        share = -(-len(state.pending) // state.replicas.ready)
+        share = -(-len(state.pending) // (state.replicas.ready * at_once))
         yield _send(state, blocks, replica, state.pending, min(state.pace.batches, share))
 
 

@@ -62,7 +62,14 @@ from distill_ray.events import (
     StepFinished,
 )
 from distill_ray.plan import Plan
-from distill_ray.steps.base import GeneratorStep, Step, detached, is_row_wise, kind_of
+from distill_ray.steps.base import (
+    GeneratorStep,
+    Step,
+    batches_at_once_of,
+    detached,
+    is_row_wise,
+    kind_of,
+)
 from distill_ray.steps.declared import declared_columns
 
 
@@ -128,6 +135,7 @@ def _spec(plan: Plan, name: str, settings: RunSettings) -> StepSpec:
         strides=step.strides if isinstance(step, Step) else (),
         check_share=settings.check_share,
         leaves_out=isinstance(step, Step) and step.on_error == "skip",
+        batches_at_once=batches_at_once_of(step),
     )
 
 

@@ -1,4 +1,7 @@
-"""The executor that runs everything in this process, one call after the other: breakpoints work."""
+"""The executor that runs everything in this process, one call after the other: breakpoints work.
+
+So steps that could be given several batches at once are given one after the other, too.
+"""
 
 from __future__ import annotations
 

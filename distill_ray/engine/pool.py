@@ -20,6 +20,7 @@ class Replica:
         ending: it was told to write what it holds for good.
         flushed: it has.
         leaving: it gets no more calls: it makes room for a step that has no place.
+        alone: it gets no other call beside the one that it has.
     """
 
     joins: bool = False
@@ -28,6 +29,7 @@ class Replica:
     ending: bool = False
     flushed: bool = False
     leaving: bool = False
+    alone: bool = False
 
 
 class Pool(Mapping[int, Replica]):
@@ -119,12 +121,13 @@ class Pool(Mapping[int, Replica]):
         self.ready += not replica.joins
         self._note(number, replica)
 
-    def called(self, number: int) -> None:
+    def called(self, number: int, *, alone: bool = False) -> None:
         """It is called, also if it was told that it had written all."""
         replica = self._all[number]
         self._forget(number, replica)
         replica.calls += 1
         replica.ending = replica.flushed = False
+        replica.alone = alone
         self._note(number, replica)
 
     def told_to_flush(self, number: int, *, for_good: bool) -> None:
@@ -140,6 +143,7 @@ class Pool(Mapping[int, Replica]):
         replica = self._all[number]
         self._forget(number, replica)
         replica.calls -= 1
+        replica.alone = False
         self._note(number, replica)
 
     def wrote_all(self, number: int) -> None:
@@ -185,7 +189,7 @@ class Pool(Mapping[int, Replica]):
             self._unflushed[number] = None
             if not replica.calls:
                 self._idle[number] = None
-        if not replica.leaving and not replica.joins:
+        if not replica.leaving and not replica.alone and not replica.joins:
             while len(self._by_calls) <= replica.calls:
                 self._by_calls.append({})
             self._by_calls[replica.calls][number] = None

@@ -51,7 +51,7 @@ def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failur
 
 
 def _take_calls_back(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failure | None:
-    """Let others do what the replica was to do; its death is put down to the call that was running."""
+    """Let others do what the replica was to do; its death is put down to the calls that were running."""
     taken = {block: call for block, call in state.calls.items() if call[0] == event.replica}
     batches: list[Batch] = []
     deadly: list[Batch] = []
@@ -59,8 +59,9 @@ def _take_calls_back(state: StepState, event: ReplicaLost, blocks: Blocks) -> Fa
         del state.calls[block]
         state.early.pop(block, None)
         state.returned.pop(block, None)
-        # The others were queued behind the first.
-        charged = [_charged(batch, event) for batch in of_call] if number == 0 else list(of_call)
+        # The others were queued behind these.
+        was_running = number < state.spec.batches_at_once
+        charged = [_charged(batch, event) for batch in of_call] if was_running else list(of_call)
         deadly += [each for each in charged if each.deaths >= MAX_DEATHS or each.losses >= MAX_LOSSES]
         if block not in state.orphans:
             blocks.give_up(block)
@@ -175,7 +176,7 @@ def _make_again(state: StepState, block: int, blocks: Blocks) -> Iterator[Action
         return
     joins = batches[0].purpose is Purpose.JOIN
     yield from start_joining(state) if joins else start_replicas(state)
-    replica = state.free_replica(joins=joins)
+    replica = state.free_replica(batches, joins=joins)
     if replica is not None:
         state.call(replica, block, batches)
         yield send_work(state.spec.name, replica, block, batches, blocks)

@@ -46,6 +46,7 @@ class StepSpec:
         check_share: share of the stored units that are computed again to compare.
         leaves_out: rows that fail are left out of its output.
         stage: it starts no replica before all steps of lower stages have ended.
+        batches_at_once: how many batches each replica may work on at once.
     """
 
     name: str
@@ -60,6 +61,7 @@ class StepSpec:
     check_share: float = 0.0
     leaves_out: bool = False
     stage: int = 0
+    batches_at_once: int = 1
 
     def stride(self, predecessor: int) -> int:
         """How many rows of a predecessor, by its position, belong to one row of the first."""
@@ -111,6 +113,11 @@ class Batch:
     stored: tuple[StoredRows, ...] = ()
     deaths: int = 0
     losses: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is at its last try: by itself, so that no other batch is to blame if that fails, too."""
+        return self.deaths >= MAX_DEATHS - 1
 
     @property
     def rows(self) -> int:
@@ -197,8 +204,8 @@ class Pace:
 
     @property
     def calls_ahead(self) -> int:
-        """Calls to have under way in each replica: a second one hides the way there and back."""
-        return 2 if self.call_seconds is not None and self.call_seconds < 1 else 1
+        """Calls to have waiting in each replica: one hides the way there and back."""
+        return int(self.call_seconds is not None and self.call_seconds < 1)
 
 
 @dataclass
@@ -326,7 +333,7 @@ class StepState:
     def call(self, replica: int, block: int, batches: Sequence[Batch]) -> None:
         """Note that a replica is called to make a block, also if it was told that it had written all."""
         self.calls[block] = (replica, tuple(batches))
-        self.replicas.called(replica)
+        self.replicas.called(replica, alone=any(batch.is_suspect for batch in batches))
 
     def pending_of(self, purpose: Purpose) -> deque[Batch]:
         """Batches that wait for a replica: for one that joins, or for one that computes."""
@@ -362,7 +369,9 @@ class StepState:
         """Whether a replica is the one without the step, or is gone."""
         return replica not in self.replicas or self.replicas[replica].joins
 
-    def free_replica(self, *, joins: bool = False) -> int | None:
-        """The ready replica with the fewest calls under way, if it may have one more."""
-        free = self.replicas.free_to_join if joins else self.replicas.free
-        return free(self.pace.calls_ahead)
+    def free_replica(self, batches: Sequence[Batch] = (), *, joins: bool = False) -> int | None:
+        """The ready replica with the fewest calls under way, if it may have one more for these batches."""
+        if joins:
+            return self.replicas.free_to_join(1 + self.pace.calls_ahead)
+        idle = any(batch.is_suspect for batch in batches)
+        return self.replicas.free(1 if idle else self.spec.batches_at_once + self.pace.calls_ahead)

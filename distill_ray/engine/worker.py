@@ -6,6 +6,7 @@ The same class serves every engine; it knows nothing of actors.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ from distill_ray.engine.messages import (
 from distill_ray.engine.row_units import joined, own_part
 from distill_ray.errors import CorruptObjectError, DistillRayError, RowError
 from distill_ray.resources import StepResources
-from distill_ray.steps.base import BaseStep, GeneratorStep, Step, label_of
+from distill_ray.steps.base import BaseStep, GeneratorStep, Step, batches_at_once_of, label_of
 from distill_ray.steps.declared import declared_columns
 from distill_ray.steps.secrets import without_secrets
 from distill_ray.storage import Storage
@@ -73,6 +74,11 @@ class WorkerSetup:
     def resources(self) -> StepResources:
         """What the replica needs."""
         return StepResources() if self.joins else self.step.resources
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls the replica may work on at once."""
+        return 1 if self.joins else batches_at_once_of(self.step)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class _Inputs:
 
 
 class Worker:
-    """One replica of a step."""
+    """One replica of a step. Several threads may `run` at once where the step's ``process`` allows it."""
 
     def __init__(self, setup: WorkerSetup, replica: int) -> None:
         self._setup = setup
@@ -135,6 +141,7 @@ class Worker:
         self._read: KeptParts[StoredPart, _Part] = KeptParts(
             self._read_part, lambda part: part.table.nbytes, at_least=len(setup.sources) + 1
         )
+        self._reading = threading.Lock()
         self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
         self._offset = 0
         self._ended = False
@@ -212,7 +219,7 @@ class Worker:
         """Put what the step gave for rows together with the columns that these have now."""
         assert isinstance(self._step, Step)
         try:
-            parts = [None if source is None else self._read(source) for source in work.sources]
+            parts = [None if source is None else self._part(source) for source in work.sources]
         except Exception as error:
             made.failure = self._failed("its stored rows could not be read", error)
             return
@@ -304,12 +311,16 @@ class Worker:
         blocks = iter(handed_over)
         try:
             found = [
-                next(blocks).table if source is None else self._read(source).table for source in work.sources
+                next(blocks).table if source is None else self._part(source).table for source in work.sources
             ]
         except Exception as error:
             made.failure = self._failed("its input could not be read", error, _range_of(work))
             return None
         return _Inputs(work.inputs, found)
+
+    def _part(self, source: StoredPart) -> _Part:
+        with self._reading:  # calls that begin together want the same parts: each is read once
+            return self._read(source)
 
     def _read_part(self, source: StoredPart) -> _Part:
         return _Part(*self._store.read_part(self._setup.sources[source.step], source.name))

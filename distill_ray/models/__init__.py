@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distill_ray.models.inference_endpoints import InferenceEndpointsLLM
     from distill_ray.models.llama_cpp import LlamaCppLLM
-    from distill_ray.models.llm import LLM, AsyncLLM, ChatItem, ChatType, GenerateOutput, LLMStatistics
+    from distill_ray.models.llm import LLM, AsyncLLM, ChatItem, ChatType
     from distill_ray.models.openai import OpenAILLM
+    from distill_ray.models.outputs import GenerateOutput, LLMStatistics
 
 _HOMES = {
     "AsyncLLM": "distill_ray.models.llm",
     "ChatItem": "distill_ray.models.llm",
     "ChatType": "distill_ray.models.llm",
-    "GenerateOutput": "distill_ray.models.llm",
+    "GenerateOutput": "distill_ray.models.outputs",
     "InferenceEndpointsLLM": "distill_ray.models.inference_endpoints",
     "LLM": "distill_ray.models.llm",
-    "LLMStatistics": "distill_ray.models.llm",
+    "LLMStatistics": "distill_ray.models.outputs",
     "LlamaCppLLM": "distill_ray.models.llama_cpp",
     "OpenAILLM": "distill_ray.models.openai",
 }

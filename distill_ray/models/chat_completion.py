@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill_ray.errors import ModelError
-from distill_ray.models.llm import GenerateOutput
+from distill_ray.models.outputs import GenerateOutput
 
 
 def read_chat_completion(answer: Any) -> GenerateOutput:

@@ -15,9 +15,17 @@ T = TypeVar("T")
 
 
 class EventLoopThread:
-    """An event loop that lives in a daemon thread until ``close`` is called or nobody refers to it."""
+    """An event loop that lives in a daemon thread until ``close`` is called or nobody refers to it.
 
-    def __init__(self) -> None:
+    Args:
+        slots: how many requests may be under way in it at once.
+
+    Attributes:
+        free: gives the slots away, in the order in which they are asked for; whoever runs here shares them.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.free = asyncio.Semaphore(slots)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_serve, args=(loop,), name="distill-ray-models", daemon=True)
         thread.start()

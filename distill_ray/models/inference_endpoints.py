@@ -9,7 +9,8 @@ from typing_extensions import Self
 
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models.chat_completion import read_chat_completion
-from distill_ray.models.llm import AsyncLLM, ChatType, GenerateOutput, join_outputs, with_sample_seed
+from distill_ray.models.llm import AsyncLLM, ChatType, with_sample_seed
+from distill_ray.models.outputs import GenerateOutput, join_outputs
 from distill_ray.models.retry import may_pass, status_of, with_retries
 from distill_ray.models.server import BaseUrl, key_in
 from distill_ray.models.structured_output import JsonSchema, check_only_schema, response_format_of

@@ -15,7 +15,8 @@ from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models import local_model
 from distill_ray.models.chat_completion import read_chat_completion
 from distill_ray.models.hub_commit import hub_commit
-from distill_ray.models.llm import LLM, ChatType, GenerateOutput, Outcome, join_outputs, with_sample_seed
+from distill_ray.models.llm import LLM, ChatType, with_sample_seed
+from distill_ray.models.outputs import GenerateOutput, Outcome, join_outputs
 from distill_ray.models.structured_output import JsonSchema, response_format_of
 from distill_ray.models.weights_digest import file_sha256
 from distill_ray.types import RuntimeParameter, Unsigned

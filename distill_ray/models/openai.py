@@ -9,7 +9,8 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from distill_ray.errors import ModelError
 from distill_ray.models.chat_completion import read_chat_completion
-from distill_ray.models.llm import AsyncLLM, ChatType, GenerateOutput, join_outputs, with_sample_seed
+from distill_ray.models.llm import AsyncLLM, ChatType, with_sample_seed
+from distill_ray.models.outputs import GenerateOutput, join_outputs
 from distill_ray.models.server import BaseUrl, key_in
 from distill_ray.models.structured_output import JsonSchema, check_only_schema, response_format_of
 from distill_ray.types import RuntimeParameter, Unsigned

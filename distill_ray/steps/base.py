@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 from pydantic import ConfigDict, Field
 
 from distill_ray.declaration import Declaration
-from distill_ray.errors import GraphError, TransientError
+from distill_ray.errors import GraphError, ParameterError, TransientError
 from distill_ray.resources import StepResources
 from distill_ray.steps.marks import is_runtime_parameter
 from distill_ray.steps.tokens import metadata_tokens
@@ -73,6 +73,22 @@ def detached(step: StepT, name: str) -> StepT:
 def is_row_wise(step: BaseStep) -> bool:
     """Whether the step's units are rows."""
     return isinstance(step, Step) and step.row_wise and not step.is_global
+
+
+def batches_at_once_of(step: BaseStep) -> int:
+    """How many batches each replica of a step may work on at once; a generator's rows come one by one.
+
+    Raises:
+        ParameterError: the step says something else than a number.
+    """
+    if not isinstance(step, Step):
+        return 1
+    at_once: Any = step.batches_at_once
+    if isinstance(at_once, int) and at_once >= 1:
+        return at_once
+    raise ParameterError(
+        f"Step '{label_of(step)}': `batches_at_once` must be a number, at least 1, not {at_once!r:.200}."
+    )
 
 
 def snake_case(class_name: str) -> str:
@@ -248,6 +264,15 @@ class Step(BaseStep):
     @property
     def null_rows(self) -> int:
         """How many rows stand for one that failed, where ``on_error`` is ``"null"``."""
+        return 1
+
+    @property
+    def batches_at_once(self) -> int:
+        """How many batches ``process`` may be given at once, in threads of one replica.
+
+        More than one only where ``process`` may run several times at once; ``load`` runs before, maybe in
+        another thread. It is worth it where ``process`` waits for something outside of the replica.
+        """
         return 1
 
     @property

@@ -36,7 +36,7 @@ def model_server(weights: Path) -> Iterator[str]:
 @pytest.fixture
 def faulty_server() -> Iterator[FaultyServer]:
     faulty = FaultyServer()
-    loop = EventLoopThread()
+    loop = EventLoopThread(slots=1)
 
     async def start() -> web.AppRunner:
         app = web.Application()

@@ -24,7 +24,7 @@ from distill_ray.models import (
     LlamaCppLLM,
     OpenAILLM,
 )
-from distill_ray.models.llm import Outcome
+from distill_ray.models.outputs import Outcome
 from distill_ray.types import UnsignedMark
 from tests.models.model_servers import FaultyServer, Reply, chat
 

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, PrivateAttr, SecretBytes, SecretStr
 
 from distill_ray.errors import SignatureError
-from distill_ray.models import LLM, LlamaCppLLM, OpenAILLM
-from distill_ray.models.llm import ChatType, GenerateOutput
+from distill_ray.models import LLM, ChatType, GenerateOutput, LlamaCppLLM, OpenAILLM
 from distill_ray.signature.compare import Change, changes
 from distill_ray.steps import (
     GeneratorStep,

@@ -81,7 +81,7 @@ class RayExecutor:
         """Create a replica and load it."""
         resources = setup.resources
         actor: Any = ray.remote(ReplicaActor)
-        options = actor_options(resources)
+        options = actor_options(resources, setup.calls_at_once)
         handle = actor.options(**options).remote(f"{step}/{replica}", sees_gpus=bool(resources.gpus))
         self._actors[step, replica] = handle
         if not setup.joins:

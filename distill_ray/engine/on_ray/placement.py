@@ -15,7 +15,7 @@ _LISTED = 4
 """Nodes that are named in a message."""
 
 
-def actor_options(resources: StepResources) -> dict[str, Any]:
+def actor_options(resources: StepResources, calls_at_once: int = 1) -> dict[str, Any]:
     """What a replica asks of Ray. Ray itself never restarts an actor: the driver decides what then."""
     options: dict[str, Any] = {
         # Without num_cpus Ray would want a whole CPU to place the actor.
@@ -24,6 +24,8 @@ def actor_options(resources: StepResources) -> dict[str, Any]:
         "max_restarts": 0,
         "max_task_retries": 0,
     }
+    if calls_at_once > 1:  # else its calls are on the main thread, which some libraries insist on
+        options["max_concurrency"] = calls_at_once
     if resources.memory:
         options["memory"] = resources.memory
     if resources.resources:

@@ -14,12 +14,11 @@ from distill_ray.models.generation_kwargs import MAX_NEW_TOKENS
 from distill_ray.models.llm import (
     LLM,
     ChatType,
-    GenerateOutput,
-    Outcome,
     arguments_of,
     max_new_tokens_of,
     with_sample_seed,
 )
+from distill_ray.models.outputs import GenerateOutput, Outcome
 from distill_ray.steps.base import Step
 from distill_ray.types import Batch, Row, RowFailure, StepColumns, StepInput, Unsigned
 
@@ -47,6 +46,7 @@ class Answers(Step):
         asked: the model.
         transient: errors of the model that may pass, beside `TransientError`. What its own retries, if it has
             some, have given up is no such error by itself.
+        samples: how many rows that follow each other ask for samples of one request.
     """
 
     version: ClassVar[str | None] = "1"
@@ -56,6 +56,7 @@ class Answers(Step):
     llm: LLM
     asked: Unsigned[LLM]
     transient: Unsigned[tuple[type[Exception], ...]] = ()
+    samples: Unsigned[int] = 1
 
     @classmethod
     def of(cls, llm: LLM, **settings: Any) -> Answers:
@@ -72,6 +73,11 @@ class Answers(Step):
     def outputs(self) -> StepColumns:
         """What is known of an answer."""
         return ["generation", "finish_reason", "statistics", "most_tokens", "model_name", "extras"]
+
+    @property
+    def batches_at_once(self) -> int:
+        """As many as the model is to be given at once."""
+        return self.asked.batches_at_once(max(1, self.input_batch_size // self.samples), self.samples)
 
     @property
     def output_limit(self) -> int | None:

@@ -138,6 +138,7 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         task.llm,
         resources=task.resources,
         input_batch_size=task.input_batch_size * task.num_generations,
+        samples=task.num_generations,
         on_error=on_error,
         transient=task.transient_errors,
         batch_retries=task.batch_retries,
