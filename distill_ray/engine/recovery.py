@@ -127,20 +127,41 @@ def parts_written(state: StepState, parts: Sequence[WrittenPart], blocks: Blocks
 
 
 def parts_found(state: StepState, event: PartsFound, blocks: Blocks) -> None:
-    """Find a lost replica's rows in parts that it did not come to speak of: it wrote them in their order."""
+    """Find a lost replica's rows in parts that it did not come to speak of, by their digests.
+
+    Beside them may stand rows of calls that did not return; calls that ran together ended in any order.
+    """
     state.searched.discard(event.replica)
-    waiting = [block for block, made in state.orphans.items() if made.replica == event.replica]
+    waiting: dict[bytes, list[int]] = {}
+    for block, made in state.orphans.items():
+        if made.replica == event.replica and made.digests:
+            waiting.setdefault(made.digests[:DIGEST_SIZE], []).append(block)
     for entry, index in event.parts:
-        if entry.name in state.parts or index.replaces:
+        if entry.name not in state.parts and not index.replaces:
+            found = tuple(_found_in(index.digests, waiting, state.orphans))
+            parts_written(state, [WrittenPart(entry, found)], blocks)
+
+
+def _found_in(
+    digests: bytes, waiting: Mapping[bytes, list[int]], orphans: Mapping[int, Unsaved]
+) -> Iterator[tuple[int, int]]:
+    """The blocks whose rows stand in a part, each with its first row there; they wait no more.
+
+    Args:
+        digests: 16 bytes for each row of the part.
+        waiting: blocks by the digest of their first row.
+        orphans: what is known of them.
+    """
+    start = 0
+    while start < len(digests):
+        begin_alike = waiting.get(digests[start : start + DIGEST_SIZE], [])
+        block = next((each for each in begin_alike if digests.startswith(orphans[each].digests, start)), None)
+        if block is None:
+            start += DIGEST_SIZE
             continue
-        found, end = [], 0
-        while waiting:
-            digests = state.orphans[waiting[0]].digests
-            start, end = end, end + len(digests)
-            if index.digests[start:end] != digests:
-                break
-            found.append((waiting.pop(0), start // DIGEST_SIZE))
-        parts_written(state, [WrittenPart(entry, tuple(found))], blocks)
+        yield block, start // DIGEST_SIZE
+        begin_alike.remove(block)
+        start += len(orphans[block].digests)
 
 
 def recover(state: StepState, blocks: Blocks) -> Iterator[Action]:

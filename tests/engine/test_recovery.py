@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -224,18 +224,19 @@ def stored_output(scheduler: Scheduler, mortals: Mortals, step: str) -> list[int
     rows=st.integers(0, 150),
     batch=st.integers(1, 20),
     replicas=st.integers(1, 3),
+    at_once=st.integers(1, 4),
     kills=st.integers(0, 6),
     live_bytes=st.sampled_from([0, 500, 100_000]),
     seed=st.integers(0, 100_000),
 )
-@example(rows=9, batch=14, replicas=1, kills=3, live_bytes=500, seed=19)  # the last event brings the failure
+@example(9, 14, 1, 1, 3, 500, 19)  # the last event brings the failure
 def test_whoever_dies_each_row_is_stored_once_and_in_order(
-    rows: int, batch: int, replicas: int, kills: int, live_bytes: int, seed: int
+    rows: int, batch: int, replicas: int, at_once: int, kills: int, live_bytes: int, seed: int
 ) -> None:
     scheduler = Scheduler(
         [
             StepSpec("load", kind="generator"),
-            StepSpec("one", ("load",), batch_size=batch, replicas=replicas),
+            StepSpec("one", ("load",), batch_size=batch, replicas=replicas, batches_at_once=at_once),
             StepSpec("two", ("one",), batch_size=3, replicas=2),
             StepSpec("all", ("two",), kind="global"),
         ],
@@ -322,6 +323,51 @@ def test_rows_at_which_replicas_keep_dying_end_the_run_and_are_named() -> None:
     assert "3 replicas died at these rows" in scheduler.failure.message
 
 
+def test_whichever_of_the_batches_at_work_killed_their_replica_is_found_by_giving_each_a_try_of_its_own() -> (
+    None
+):
+    scheduler = Scheduler(
+        [StepSpec("load", kind="generator"), StepSpec("one", ("load",), batch_size=2, batches_at_once=3)]
+    )
+    load, *_ = ready(scheduler)
+    scheduler.handle(WorkDone("load", 0, load.work.block, replace(made(*range(10)), last=True)))
+    for _ in range(MAX_DEATHS - 1):
+        calls = [each for each in ready(scheduler) if each.step == "one"]
+        assert [first_rows(each) for each in calls] == [[0], [2], [4]]
+        scheduler.handle(ReplicaLost("one", calls[0].replica, "ActorDiedError"))
+    for row in (0, 2):
+        (call,) = (each for each in ready(scheduler) if each.step == "one")
+        assert first_rows(call) == [row], "with nothing beside it"
+        scheduler.handle(WorkDone("one", call.replica, call.work.block, made(1000 + row, 1001 + row)))
+    (call,) = (each for each in ready(scheduler) if each.step == "one")
+    scheduler.handle(ReplicaLost("one", call.replica, "ActorDiedError"))
+    assert scheduler.failure is not None
+    assert scheduler.failure.rows == (4, 6)
+
+
+def test_a_lost_replicas_rows_are_found_in_its_part_whatever_order_its_calls_ended_in() -> None:
+    scheduler = Scheduler(
+        [StepSpec("load", kind="generator"), StepSpec("one", ("load",), batch_size=2, batches_at_once=3)]
+    )
+    load, *_ = ready(scheduler)
+    scheduler.handle(WorkDone("load", 0, load.work.block, made(*range(6))))
+    first, second, third = (each for each in ready(scheduler) if each.step == "one")
+    scheduler.handle(WorkDone("one", 0, first.work.block, made(1000, 1001)))
+    scheduler.handle(WorkDone("one", 0, third.work.block, made(1004, 1005)))
+    scheduler.handle(ReplicaLost("one", 0, "ActorDiedError"))
+    assert FindParts("one", 0) in list(scheduler.actions())
+    rows = [1004, 1005, 1002, 1003, 1000, 1001]  # the second had written its rows, and did not come to say so
+    index = UnitIndex(b"", (6,), b"".join(map(digest_of, rows)), "run")
+    part = PartEntry("part", 1)
+    scheduler.handle(PartsFound("one", 0, ((part, index),)))
+    assert scheduler.blocks.stored_at(first.work.block) == (part, 4)
+    assert scheduler.blocks.stored_at(third.work.block) == (part, 0)
+    assert not scheduler.steps["one"].orphans
+    scheduler.handle(ReplicaReady("one", 1))
+    (again,) = ready(scheduler)
+    assert first_rows(again) == first_rows(second)
+
+
 def test_replicas_that_die_before_they_have_done_anything_end_the_run() -> None:
     scheduler = Scheduler([StepSpec("load", kind="generator")])
     list(scheduler.actions())
@@ -360,6 +406,10 @@ def test_replicas_with_nothing_to_do_make_room_for_a_step_without_a_place_and_co
         sent = [each for each in ready(scheduler) if each.step == step]
         assert [each.replica for each in sent] == [0 if step == "upper" else 1]
         scheduler.handle(WorkDone(step, sent[0].replica, sent[0].work.block, made(2, 3)))
+
+
+def first_rows(call: SendWork) -> list[int]:
+    return [batch.runs[0][0] for batch in call.work.batches]
 
 
 def made(*rows: int) -> WorkRecord:
