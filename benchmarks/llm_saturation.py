@@ -23,10 +23,8 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,21 +32,30 @@ from distill_ray.models import OpenAILLM
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import LoadDataFromDicts, StepResources
 from distill_ray.steps.tasks import TextGeneration
+from distill_ray.types import Unsigned
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-PHASES = {"one_replica": (OpenAILLM, 1), "two_replicas": (OpenAILLM, 2)}
+
+class Metered(OpenAILLM):
+    """Leaves behind how much CPU the process used that asked."""
+
+    meters: Unsigned[str]
+
+    def unload(self) -> None:
+        Path(self.meters, str(os.getpid())).write_text(str(time.process_time()), encoding="utf-8")
+        super().unload()
 
 
-class OneBatchAtATime(OpenAILLM):
+class OneBatchAtATime(Metered):
     """Asked as a model is that can answer one batch only."""
 
     def batches_at_once(self, conversations: int, num_generations: int = 1) -> int:  # noqa: ARG002
         return 1
 
 
-PHASES["batch_by_batch"] = (OneBatchAtATime, 1)
+PHASES = {"one_replica": (Metered, 1), "two_replicas": (Metered, 2), "batch_by_batch": (OneBatchAtATime, 1)}
 
 
 def seconds_of(row: str, options: argparse.Namespace) -> float:
@@ -141,55 +148,37 @@ async def serve(options: argparse.Namespace) -> None:
 # A run.
 
 
-class CpuOfReplicas(threading.Thread):
-    """Looks again and again how much CPU the processes have used that ask the model: they end unseen."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._seen: dict[str, float] = {}
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        ticks = os.sysconf("SC_CLK_TCK")
-        while not self._over.wait(0.5):
-            for process in Path("/proc").glob("[0-9]*"):
-                with suppress(OSError):  # it has just ended
-                    title = (process / "cmdline").read_bytes()
-                    if b"ask/answer" in title:
-                        fields = (process / "stat").read_text().rpartition(")")[2].split()
-                        self._seen[process.name] = (int(fields[11]) + int(fields[12])) / ticks
-
-    def seconds(self) -> float:
-        self._over.set()
-        self.join()
-        return round(sum(self._seen.values()), 2)
-
-
 def run_phase(options: argparse.Namespace) -> dict[str, Any]:
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
     kind, replicas = PHASES[options.phase]
-    concurrency = options.slots // replicas
-    llm = kind(model="spread", base_url=options.url, max_concurrency=concurrency, timeout=600)
     rows = [{"instruction": f"row {number}"} for number in range(options.rows)]
-    with tempfile.TemporaryDirectory() as cache, Pipeline(name="saturation", cache_dir=cache) as pipeline:
-        load = LoadDataFromDicts(name="load", data=rows)
+    with tempfile.TemporaryDirectory() as folder, Pipeline(name="saturation", cache_dir=folder) as pipeline:
+        (meters := Path(folder, "meters")).mkdir()
+        llm = kind(
+            model="spread",
+            base_url=options.url,
+            max_concurrency=options.slots // replicas,
+            timeout=600,
+            meters=str(meters),
+        )
         resources = StepResources(replicas=replicas, cpus=0.1)
+        load = LoadDataFromDicts(name="load", data=rows)
         load >> TextGeneration(name="ask", llm=llm, input_batch_size=options.batch_size, resources=resources)
-        cpu = CpuOfReplicas()
-        cpu.start()
         before = time.process_time()
         distiset = pipeline.run(progress="none")
-        driver = round(time.process_time() - before, 2)
+        driver = time.process_time() - before
         answers = [row["generation"] for row in distiset["default"]["train"]]
+        used = [float(meter.read_text(encoding="utf-8")) for meter in meters.iterdir()]
     assert answers == [f"answer to row {number}" for number in range(options.rows)]
+    assert len(used) == replicas
     return {
         "replicas": replicas,
-        "max_concurrency": concurrency,
+        "max_concurrency": llm.max_concurrency,
         "batches_at_once": llm.batches_at_once(options.batch_size),
-        "driver_cpu_seconds": driver,
-        "replica_cpu_seconds": cpu.seconds(),
+        "driver_cpu_seconds": round(driver, 2),
+        "replica_cpu_seconds": round(sum(used), 2),
     }
 
 

@@ -12,6 +12,7 @@ EVENTS = [
     "start joining",
     "load",
     "call",
+    "call alone",
     "return",
     "flush",
     "flush for good",
@@ -31,7 +32,7 @@ def test_a_pool_knows_what_a_search_would_find(events: list[tuple[str, int]], li
     for event, which in events:
         _happen(pool, flushing, event, which)
         ready = {n: r for n, r in pool.items() if r.ready}
-        open_ones = {n: r for n, r in ready.items() if not r.joins and not r.leaving}
+        open_ones = {n: r for n, r in ready.items() if not (r.joins or r.leaving or r.alone)}
         assert pool.computing == sum(not r.joins for r in pool.values())
         assert pool.ready == sum(not r.joins for r in ready.values())
         assert pool.joins == any(r.joins for r in pool.values())
@@ -65,8 +66,10 @@ def _happen(pool: Pool, flushing: set[int], event: str, which: int) -> None:
         pool.leave(number)
     elif event == "load" and not replica.ready:
         pool.loaded(number)
-    elif event == "call" and replica.ready:
+    elif event == "call" and replica.ready and not replica.alone:
         pool.called(number)
+    elif event == "call alone" and replica.ready and not replica.calls:
+        pool.called(number, alone=True)
     elif event == "return" and replica.calls > (number in flushing):
         pool.returned(number)
     elif event.startswith("flush") and replica.ready and not replica.calls:

@@ -144,17 +144,18 @@ def output_of(scheduler: Scheduler, replicas: Replicas, step: str) -> list[int]:
     rows=st.integers(0, 200),
     batch=st.integers(1, 30),
     replicas=st.integers(1, 4),
+    at_once=st.integers(1, 5),
     growth=st.integers(0, 3),
     live_bytes=st.sampled_from([0, 50, 10_000]),
     ahead=st.sampled_from([1, 20, 100_000]),
     seed=st.integers(0, 10_000),
 )
 def test_output_is_in_the_order_of_the_input_whatever_comes_first(
-    rows: int, batch: int, replicas: int, growth: int, live_bytes: int, ahead: int, seed: int
+    rows: int, batch: int, replicas: int, at_once: int, growth: int, live_bytes: int, ahead: int, seed: int
 ) -> None:
     specs = [
         StepSpec("load", kind="generator"),
-        StepSpec("one", ("load",), batch_size=batch, replicas=replicas),
+        StepSpec("one", ("load",), batch_size=batch, replicas=replicas, batches_at_once=at_once),
         StepSpec("two", ("one",), batch_size=3),
     ]
     with pytest.MonkeyPatch.context() as patch:
