@@ -3,58 +3,38 @@
 Three steps: a generator of N rows, one that adds a small column, one that adds a column of 1 KB; each a plain
 ``process`` over lists of dicts. Measured beside it, in the same run and on the same machine: a bare loop of
 three Ray actors that do the same work and write the same Parquet, once with a call for each batch and once
-with 20 batches in a call. Prints JSON.
+with 20 batches in a call (`bare_loop.py`); with ``--ray-data`` also Ray Data (`ray_data.py`), for the first
+batch size. Prints JSON; ratios are of the best of ``--repeat`` rounds.
 
-    python benchmarks/noop.py --rows 100000 --batch-size 50
+    python benchmarks/noop.py --rows 100000 --batch-sizes 50 500 5000 --repeat 3 --ray-data
 
 With ``--row-wise`` also ``cold`` and ``partial`` of a pipeline whose last two steps are row-wise: each row is
 a unit of its own, handed without the columns that the step does not read, which are joined on again.
 
-Every phase is a process of its own. ``seconds`` of ``cold``, ``partial`` and the bare loops begin when Ray is
-up (actors are not) and end when the last row is on disk; ``hit`` is the wall time of the whole process, the
-interpreter's start and the opening of the leaf included.
+Every phase is a process of its own. ``seconds`` of ``cold``, ``partial``, the bare loops and Ray Data begin
+when Ray is up (actors are not) and end when the last row is on disk. Of ``hit``, a complete hit all of whose
+rows are read into one Arrow table, and of ``read``, pyarrow reading the same Parquet files into one,
+``process_seconds`` are those of the whole process, the interpreter's start and all imports included, and
+``seconds`` what it takes once more in the same process, when all is imported.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.bare_loop import STAGES, first_columns, large_column, run_bare, small_column
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import GeneratorStep, GeneratorStepOutput, Step, StepInput, StepOutput, StepResources
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-PART_BYTES = 24 << 20
-"""Bytes in memory that make a part of about 12 MB on disk: what the engine aims at as well."""
-
-IN_FLIGHT = 4
-"""Calls under way in each bare actor; measured to be the best of 1, 2, 4 and 16."""
-
-
-def first_columns(number: int) -> dict[str, Any]:
-    return {"number": number, "text": f"row number {number}"}
-
-
-def small_column(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "length": len(row["text"])}
-
-
-def large_column(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "payload": hashlib.shake_256(row["text"].encode()).hexdigest(512)}
 
 
 class Numbers(GeneratorStep):
@@ -129,87 +109,15 @@ def make_pipeline(
     return pipeline
 
 
-# The bare loop: the same work, without signatures, digests, order, resume or records.
-
-
-class BareActor:
-    """Applies a function to rows, gathers tables and writes them as Parquet."""
-
-    def __init__(self, work: Callable[[dict[str, Any]], dict[str, Any]] | None, folder: str) -> None:
-        self._work = work
-        self._folder = Path(folder)
-        self._gathered: list[pa.Table] = []
-        self._nbytes = 0
-        self._parts = 0
-
-    def ready(self) -> bool:
-        return True
-
-    def generate(self, start: int, end: int) -> tuple[pa.Table, bool]:
-        return self._keep([first_columns(number) for number in range(start, end)])
-
-    def apply(self, table: pa.Table, batch_size: int) -> tuple[pa.Table, bool]:
-        assert self._work is not None
-        rows = table.to_pylist()
-        made: list[dict[str, Any]] = []
-        for start in range(0, len(rows), batch_size):
-            made.extend([self._work(row) for row in rows[start : start + batch_size]])
-        return self._keep(made)
-
-    def flush(self) -> bool:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self._gathered:
-            with (self._folder / f"{self._parts:05d}.parquet").open("wb") as file:
-                pq.write_table(
-                    pa.concat_tables(self._gathered),
-                    file,
-                    compression="zstd",
-                    compression_level=3,
-                    use_dictionary=False,
-                    write_statistics=False,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            self._parts += 1
-            self._gathered, self._nbytes = [], 0
-        return True
-
-    def _keep(self, rows: list[dict[str, Any]]) -> tuple[pa.Table, bool]:
-        import pyarrow as pa
-
-        table = pa.Table.from_pylist(rows)
-        self._gathered.append(table)
-        self._nbytes += table.nbytes
-        if self._nbytes >= PART_BYTES:
-            self.flush()
-        return table, True
-
-
-def run_bare(rows: int, batch_size: int, batches_a_call: int, root: str) -> None:
-    import ray
-
-    actor: Any = ray.remote(BareActor).options(num_cpus=0.1)
-    folders = [Path(root, name) for name in ("numbers", "small", "large")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    works = (None, small_column, large_column)
-    numbers, small, large = (actor.remote(work, str(f)) for work, f in zip(works, folders, strict=True))
-    in_flight: deque[Any] = deque()
-    step = batch_size * batches_a_call
-    for start in range(0, rows, step):
-        table, _ = numbers.generate.options(num_returns=2).remote(start, min(rows, start + step))
-        table, _ = small.apply.options(num_returns=2).remote(table, batch_size)
-        table, done = large.apply.options(num_returns=2).remote(table, batch_size)
-        in_flight.append(done)
-        if len(in_flight) > IN_FLIGHT:
-            ray.get(in_flight.popleft())
-    ray.get(list(in_flight))
-    ray.get([each.flush.remote() for each in (numbers, small, large)])
-
-
 # Phases, each in a process of its own.
+
+READ = """
+import sys
+import pyarrow as pa
+import pyarrow.parquet as pq
+table = pa.concat_tables([pq.read_table(file) for file in sys.argv[1:]])
+print(table.num_rows)
+"""
 
 
 def start_ray() -> None:
@@ -227,28 +135,64 @@ def peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
+def run_hit(options: argparse.Namespace) -> dict[str, Any]:
+    """A complete hit, and the same once more."""
+    seconds = 0.0
+    for _ in range(2 if options.again else 1):
+        started = time.perf_counter()
+        distiset = make_pipeline(options.rows, options.batch_size, options.root).run(progress="none")
+        assert distiset["default"]["train"].to_arrow().num_rows == options.rows
+        seconds = time.perf_counter() - started
+    assert "ray" not in sys.modules
+    return {"seconds": round(seconds, 3), "driver_peak_mb": peak_mb()}
+
+
+def read_again(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the leaf's files with pyarrow, all imports done and the files read once before."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        table = pa.concat_tables([pq.read_table(file) for file in leaf_files(Path(options.root))])
+        assert table.num_rows == options.rows
+        seconds = time.perf_counter() - started
+    return {"seconds": round(seconds, 3)}
+
+
+def run_ray_data(kind: str, options: argparse.Namespace) -> None:
+    from benchmarks import ray_data
+
+    stages: dict[str, ray_data.Work] = {"numbers": lambda row: first_columns(row["id"]), **STAGES}
+    run = ray_data.run_by_batches if kind == "batches" else ray_data.run_with_own_blocks
+    assert run(options.rows, options.batch_size, stages, options.root) == options.rows
+
+
+def run_cold(options: argparse.Namespace) -> dict[str, Any]:
+    """A run that computes all three steps, or, of the pipeline with another tag, the last one."""
+    change, _, kind = options.phase.partition("-")
+    tag = "first" if change == "cold" else "second"
+    pipeline = make_pipeline(options.rows, options.batch_size, options.root, tag, row_wise=kind == "row_wise")
+    distiset = pipeline.run(progress="none")
+    assert len(distiset["default"]["train"]) == options.rows
+    return {"steps": {name: step.decision for name, step in distiset.report.steps.items()}}
+
+
 def phase(options: argparse.Namespace) -> dict[str, Any]:
     if options.phase == "hit":
-        distiset = make_pipeline(options.rows, options.batch_size, options.root).run(progress="none")
-        train = distiset["default"]["train"]
-        assert len(train) == options.rows
-        assert "ray" not in sys.modules
-        first = next(iter(train))
-        return {"rows": len(train), "first": first["number"], "driver_peak_mb": peak_mb()}
+        return run_hit(options)
+    if options.phase == "read":
+        return read_again(options)
     start_ray()
     before, started = own_cpu_seconds(), time.perf_counter()
     found: dict[str, Any] = {}
     if options.phase.startswith("bare"):
         run_bare(options.rows, options.batch_size, int(options.phase.removeprefix("bare")), options.root)
+    elif options.phase.startswith("ray_data-"):
+        run_ray_data(options.phase.removeprefix("ray_data-"), options)
     else:
-        change, _, kind = options.phase.partition("-")
-        tag = "first" if change == "cold" else "second"
-        pipeline = make_pipeline(
-            options.rows, options.batch_size, options.root, tag, row_wise=kind == "row_wise"
-        )
-        distiset = pipeline.run(progress="none")
-        assert len(distiset["default"]["train"]) == options.rows
-        found["steps"] = {name: step.decision for name, step in distiset.report.steps.items()}
+        found = run_cold(options)
     seconds = time.perf_counter() - started
     batches = 3 * -(-options.rows // options.batch_size)
     return {
@@ -260,15 +204,32 @@ def phase(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run_phase(name: str, options: argparse.Namespace, root: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--phase", name, "--root", str(root)]
-    command += ["--rows", str(options.rows), "--batch-size", str(options.batch_size)]
+def timed(*command: str) -> tuple[str, float]:
+    """The last line that a process prints, and its seconds."""
     started = time.perf_counter()
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"phase {name} failed:\n{done.stdout}\n{done.stderr}")
-    process_seconds = round(time.perf_counter() - started, 3)
-    return {**json.loads(done.stdout.splitlines()[-1]), "process_seconds": process_seconds}
+        raise SystemExit(f"{command} failed:\n{done.stdout}\n{done.stderr}")
+    return done.stdout.splitlines()[-1], round(time.perf_counter() - started, 3)
+
+
+def run_phase(name: str, options: argparse.Namespace, root: Path, *more: str) -> dict[str, Any]:
+    sizes = ("--rows", str(options.rows), "--batch-sizes", str(options.batch_size))
+    found, seconds = timed(__file__, "--phase", name, "--root", str(root), *sizes, *more)
+    return {**json.loads(found), "process_seconds": seconds}
+
+
+def run_hit_and_read(options: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    """Both as whole processes, and once more in processes that have done it before."""
+    hit = run_phase("hit", options, cache)
+    read: dict[str, Any] = {"process_seconds": timed("-c", READ, *leaf_files(cache))[1]}
+    hit["seconds"] = run_phase("hit", options, cache, "--again")["seconds"]
+    read["seconds"] = run_phase("read", options, cache)["seconds"]
+    return {"hit": hit, "read": read}
+
+
+def leaf_files(cache: Path) -> list[str]:
+    return sorted(map(str, cache.glob("steps/AddLarge-*/parts/*.parquet")))
 
 
 def objects(root: Path) -> dict[str, int]:
@@ -277,64 +238,92 @@ def objects(root: Path) -> dict[str, int]:
     return {"objects": len(files), "parts": len(parts), "bytes": sum(file.stat().st_size for file in files)}
 
 
-def rounds(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    """The phases, interleaved, so that a slow minute of the machine hits all of them."""
-    for number in range(options.repeat):
-        cache, bare = folder / f"cache-{number}", folder / f"bare-{number}"
-        found = {
-            "bare_1": run_phase("bare1", options, bare / "1"),
-            "cold": run_phase("cold", options, cache),
-            "bare_20": run_phase("bare20", options, bare / "20"),
-        }
-        found["cold"] |= objects(cache)
-        found["hit"] = run_phase("hit", options, cache)
-        found["partial"] = run_phase("partial", options, cache)
-        if options.row_wise:
-            by_row = folder / f"cache-row-wise-{number}"
-            found["cold_row_wise"] = run_phase("cold-row_wise", options, by_row) | objects(by_row)
-            found["partial_row_wise"] = run_phase("partial-row_wise", options, by_row)
-        yield found
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All phases once, those that are compared one after the other."""
+    cache, bare = folder / "cache", folder / "bare"
+    found = {
+        "bare_1": run_phase("bare1", options, bare / "1"),
+        "cold": run_phase("cold", options, cache),
+        "bare_20": run_phase("bare20", options, bare / "20"),
+    }
+    found["cold"] |= objects(cache)
+    if options.ray_data:
+        for kind in ("own_blocks", "batches"):
+            found[f"ray_data_{kind}"] = run_phase(f"ray_data-{kind}", options, folder / kind)
+    found |= run_hit_and_read(options, cache)
+    found["partial"] = run_phase("partial", options, cache)
+    if options.row_wise:
+        by_row = folder / "cache-row-wise"
+        found["cold_row_wise"] = run_phase("cold-row_wise", options, by_row) | objects(by_row)
+        found["partial_row_wise"] = run_phase("partial-row_wise", options, by_row)
+    return found
 
 
 def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    def median(phase: str, figure: str = "seconds") -> float:
-        return float(statistics.median(each[phase][figure] for each in found))
+    def best(phase: str, figure: str = "seconds") -> float:
+        return float(min(each[phase][figure] for each in found))
 
-    better = min(median("bare_1"), median("bare_20"))
-    by_row = {
-        f"{phase}_row_wise_over_{phase}": round(median(f"{phase}_row_wise") / median(phase), 3)
-        for phase in ("cold", "partial")
-        if f"{phase}_row_wise" in found[0]
+    def ratio(phase: str, other: str, figure: str = "seconds") -> float:
+        return round(best(phase, figure) / best(other, figure), 3)
+
+    better = min(("bare_1", "bare_20"), key=best)
+    ratios = {
+        "cold_over_bare_call_per_batch": ratio("cold", "bare_1"),
+        "cold_over_bare_20_batches_a_call": ratio("cold", "bare_20"),
+        "cold_over_better_bare": ratio("cold", better),
+        "partial_over_cold": ratio("partial", "cold"),
+        "hit_over_pyarrow_processes": ratio("hit", "read", "process_seconds"),
+        "hit_over_pyarrow_when_imported": ratio("hit", "read"),
     }
+    for kind in ("ray_data_batches", "ray_data_own_blocks"):
+        if kind in found[0]:
+            ratios[f"times_the_rows_per_second_of_{kind}"] = ratio(kind, "cold")
+    for change in ("cold", "partial"):
+        if f"{change}_row_wise" in found[0]:
+            ratios[f"{change}_row_wise_over_{change}"] = ratio(f"{change}_row_wise", change)
+    peak = max(each["cold"]["driver_peak_mb"] for each in found)
     return {
-        **by_row,
-        "cold_over_bare_call_per_batch": round(median("cold") / median("bare_1"), 3),
-        "cold_over_bare_20_batches_a_call": round(median("cold") / median("bare_20"), 3),
-        "cold_over_better_bare": round(median("cold") / better, 3),
-        "partial_over_cold": round(median("partial") / median("cold"), 3),
-        "complete_hit_process_seconds": median("hit", "process_seconds"),
-        "driver_peak_mb": max(each["cold"]["driver_peak_mb"] for each in found),
+        **ratios,
+        "cold_rows_per_second": max(e["cold"]["rows_per_second"] for e in found),
+        "driver_peak_mb": peak,
     }
+
+
+def rounds(options: argparse.Namespace, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The phases of all batch sizes in turn, so that a slow minute of the machine hits all of them."""
+    for _ in range(options.repeat):
+        for place, size in enumerate(options.batch_sizes):
+            compared = options.ray_data and place == 0
+            of_size = argparse.Namespace(**{**vars(options), "batch_size": size, "ray_data": compared})
+            with tempfile.TemporaryDirectory(dir=folder) as root:
+                yield size, measure(of_size, Path(root))
 
 
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--batch-size", type=int, default=50)
-    parser.add_argument("--repeat", type=int, default=1, help="rounds; ratios are of the medians")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[50])
+    parser.add_argument("--repeat", type=int, default=1, help="rounds; ratios are of the best")
     parser.add_argument("--row-wise", action="store_true", help="measure row-wise steps, too")
+    parser.add_argument(
+        "--ray-data", action="store_true", help="measure Ray Data, too, at the first batch size"
+    )
     parser.add_argument("--phase", help=argparse.SUPPRESS)
     parser.add_argument("--root", help=argparse.SUPPRESS)
+    parser.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.batch_size = options.batch_sizes[0]
     if options.phase:
         print(json.dumps(phase(options)))
         return
+    found: dict[int, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="distill_ray-noop-") as folder:
-        found = list(rounds(options, Path(folder)))
-    record = {"rows": options.rows, "batch_size": options.batch_size, "cpus": os.cpu_count()}
-    record["load"] = round(os.getloadavg()[0], 1)
-    print(json.dumps({**record, "summary": summary(found), "rounds": found}, indent=1))
+        for size, round_of_size in rounds(options, Path(folder)):
+            found.setdefault(size, []).append(round_of_size)
+    record = {"rows": options.rows, "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    by_size = {size: {"summary": summary(each), "rounds": each} for size, each in found.items()}
+    print(json.dumps({**record, "batch_sizes": by_size}, indent=1))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-MAX_KEPT_BYTES = 256 << 20
+MAX_KEPT_BYTES = 128 << 20
 """Bytes of rows in memory: the rows of parts of several replicas alternate, so several are read together."""
 
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -28,12 +29,13 @@ class WriterSettings:
     Attributes:
         flush_seconds: age of the oldest row at which a part is written: what a crash may cost.
         part_bytes: size of a part on the storage that is aimed at.
-        buffer_bytes: bytes in memory above which the step waits for the writer.
+        buffer_bytes: bytes in memory above which the step waits for the writer; what it is writing may take
+            as much once more.
     """
 
     flush_seconds: float = 5.0
     part_bytes: int = 12 << 20
-    buffer_bytes: int = 256 << 20
+    buffer_bytes: int = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class WrittenPart:
     entry: PartEntry
     blocks: tuple[tuple[int, int], ...]
     replaces: tuple[str, ...] = ()
+
+
+class _Small(NamedTuple):
+    """A part that is to be merged with others, and how many bytes its rows take in memory."""
+
+    part: WrittenPart
+    nbytes: int
 
 
 MERGE = 8
@@ -111,7 +120,7 @@ class PartWriter:
         self._indexed = 0
         self._ratio = 0.5
         self._written: list[WrittenPart] = []
-        self._tiers: list[list[WrittenPart]] = []
+        self._tiers: list[list[_Small]] = []
         self._count = 0
         self._draining = False
         self._closed = False
@@ -209,7 +218,9 @@ class PartWriter:
         if not self._buffer:
             return False
         full = self._stored_bytes(self._buffered, self._indexed) >= self.settings.part_bytes
-        return full or self._seconds_left() <= 0
+        # Rows that shrink a lot on their way to the storage: the step would wait for their age.
+        large = 2 * self._buffered >= self.settings.buffer_bytes
+        return full or large or self._seconds_left() <= 0
 
     def _seconds_left(self) -> float:
         """Seconds until the oldest block must be written."""
@@ -232,19 +243,20 @@ class PartWriter:
         for block in blocks:
             positions.append((block.id, first))
             first += block.table.num_rows
-        self._publish(WrittenPart(entry, tuple(positions)), tier=0)
+        self._publish(WrittenPart(entry, tuple(positions)), tier=0, nbytes=table.nbytes)
 
     def _next_name(self) -> str:
         self._count += 1
         return f"{part_stem(self.run, self.tag)}{self._count:05d}"
 
-    def _publish(self, part: WrittenPart, tier: int) -> None:
+    def _publish(self, part: WrittenPart, tier: int, nbytes: int) -> None:
         with self._change:
             self._written.append(part)
-        if part.entry.size < self.settings.part_bytes * SMALL:
+        # To be merged they are all read again.
+        if part.entry.size < self.settings.part_bytes * SMALL and nbytes < self.settings.buffer_bytes / 4:
             while len(self._tiers) <= tier:
                 self._tiers.append([])
-            self._tiers[tier].append(part)
+            self._tiers[tier].append(_Small(part, nbytes))
 
     def _merge_full_tiers(self) -> None:
         tier = 0
@@ -256,18 +268,20 @@ class PartWriter:
 
     def _merge_all(self) -> None:
         """At the end: what is still small becomes parts of about the size that is aimed at."""
-        oldest_first = [part for tier in reversed(self._tiers) for part in tier]
-        group: list[WrittenPart] = []
-        for part in oldest_first:
-            group.append(part)
-            if sum(member.entry.size for member in group) >= self.settings.part_bytes:
+        oldest_first = [small for tier in reversed(self._tiers) for small in tier]
+        group: list[_Small] = []
+        for small in oldest_first:
+            group.append(small)
+            stored, nbytes = sum(each.part.entry.size for each in group), sum(each.nbytes for each in group)
+            if stored >= self.settings.part_bytes or 2 * nbytes >= self.settings.buffer_bytes:
                 self._merge(group, tier=0)
                 group = []
         if len(group) > 1:
             self._merge(group, tier=0)
         self._tiers = []
 
-    def _merge(self, parts: Sequence[WrittenPart], tier: int) -> None:
+    def _merge(self, small: Sequence[_Small], tier: int) -> None:
+        parts = [each.part for each in small]
         read = [self.store.read_part(self.function, part.entry.name) for part in parts]
         table = concat_tables([rows for rows, _ in read])
         names = tuple(part.entry.name for part in parts)
@@ -278,4 +292,4 @@ class PartWriter:
         for part, (rows, _) in zip(parts, read, strict=True):
             positions.extend((block, first + row) for block, row in part.blocks)
             first += rows.num_rows
-        self._publish(WrittenPart(entry, tuple(positions), replaces=names), tier)
+        self._publish(WrittenPart(entry, tuple(positions), replaces=names), tier, table.nbytes)

@@ -332,3 +332,21 @@ class GatedStorage(LocalStorage):
     def publish(self, path: str, data: bytes) -> None:
         assert self.gate.wait(10)
         super().publish(path, data)
+
+
+def test_rows_that_shrink_to_next_to_nothing_never_hold_the_step_up(
+    store: CacheStore, writers: list[PartWriter]
+) -> None:
+    writer = open_writer(store, writers, part_bytes=1 << 20, buffer_bytes=1 << 18)
+    for number in range(40):
+        writer.add(block_of(number, [{"text": "a" * (1 << 16)}]))  # 2.5 MB of rows, a few KB on the storage
+    parts = written_by(writer)
+    assert sum(len(part.blocks) for part in parts) == 40
+    assert len(parts) > 1
+
+
+def written_by(writer: PartWriter) -> list[WrittenPart]:
+    """All parts that no other one replaces."""
+    parts = writer.flush()
+    replaced = {name for part in parts for name in part.replaces}
+    return [part for part in parts if part.entry.name not in replaced]
