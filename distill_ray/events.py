@@ -143,7 +143,7 @@ class StepAdvanced:
         rows_retried: rows that were tried again after errors that may pass, once for each try.
         rows_checked: stored rows that were computed again to compare.
         rows_differing: how many of them came out differently.
-        seconds: seconds of work, over all replicas.
+        seconds: seconds of work, over all replicas; of calls that run at the same time each counts in full.
         input_tokens: tokens that models read.
         output_tokens: tokens that models wrote.
     """

@@ -6,6 +6,8 @@ What happens when is decided by the steps themselves: they wait for each other, 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -47,14 +49,18 @@ def noted(log: Path) -> Counter[str]:
 
 
 class Noting(AsyncLLM):
-    """Notes each request; answers the row ``slow`` only after all others have been asked."""
+    """Notes each request; answers the row ``slow`` only after all others have been asked.
+
+    The first time that it is asked about the row ``deadly`` its process ends.
+    """
 
     version = "1"
-    exclude_from_signature: frozenset[str] = frozenset({"log", "slow", "others"})
+    exclude_from_signature: frozenset[str] = frozenset({"log", "slow", "others", "deadly"})
 
     log: str
     slow: str = ""
     others: frozenset[str] = frozenset()
+    deadly: str = ""
 
     _under_way: int = PrivateAttr(default=0)
 
@@ -67,6 +73,8 @@ class Noting(AsyncLLM):
         self._under_way += 1
         assert self._under_way <= self.max_concurrency, "the batches share the slots"
         note(self.log, text)
+        if text == self.deadly and noted(Path(self.log))[text] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while text == self.slow and not self.others <= set(noted(Path(self.log))):
             assert time.monotonic() < deadline, "the slow row keeps others from being asked"
@@ -93,6 +101,15 @@ def test_a_slow_row_does_not_keep_those_of_later_batches_from_being_asked(tmp_pa
     assert again.report.steps["t"].decision == "hit"
     assert not noted(tmp_path / "second")
     assert rows_of(again) == rows_of(made)
+
+
+def test_a_replica_that_dies_over_several_batches_costs_none_of_them(tmp_path: Path) -> None:
+    texts = [f"t{number:02d}" for number in range(22)]
+    made = ask(tmp_path / "first", texts, deadly="t09")
+    assert [row["generation"] for row in rows_of(made)] == [f"re {text}" for text in texts]
+    assert noted(tmp_path / "first")["t09"] == 2
+    ask(tmp_path / "second", texts)
+    assert not noted(tmp_path / "second")
 
 
 def test_it_gives_what_one_batch_after_the_other_gives(
