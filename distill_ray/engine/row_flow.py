@@ -81,8 +81,8 @@ def look_up_offsets(state: StepState, blocks: Blocks) -> None:
 
 def enough_pending(state: StepState) -> bool:
     """Whether the replicas have enough batches to choose from."""
-    at_once = state.spec.replicas * state.spec.batches_at_once
-    return len(state.pending) > 2 * state.pace.batches * at_once or len(state.to_join) > TO_JOIN
+    calls = (1 + state.spec.batches_at_once) * state.spec.replicas
+    return len(state.pending) > state.pace.batches * calls or len(state.to_join) > TO_JOIN
 
 
 def form_batches(state: StepState, blocks: Blocks) -> None:

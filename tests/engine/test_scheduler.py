@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import PartEntry
@@ -140,6 +140,7 @@ def output_of(scheduler: Scheduler, replicas: Replicas, step: str) -> list[int]:
     ]
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(0, 200),
     batch=st.integers(1, 30),
