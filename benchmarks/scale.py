@@ -207,7 +207,7 @@ class SimulatedExecutor:
         self._now, _, event = heapq.heappop(self._due)
         return event
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         pass
 
 

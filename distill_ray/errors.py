@@ -90,6 +90,20 @@ class DamagedPartError(StepError):
     """Rows that a step was to read are stored no more, or not as they were written."""
 
 
+class RunEndedError(KeyboardInterrupt):
+    """A signal ended the run at once: a second one, or one that came when no call was under way.
+
+    It is a ``KeyboardInterrupt``: what goes on after any other error ends, too.
+
+    Attributes:
+        signal: number of the signal that ended it.
+    """
+
+    def __init__(self, message: str = "", *, signal: int) -> None:
+        self.signal = signal
+        super().__init__(message)
+
+
 class RunInterruptedError(DistillRayError):
     """The run was stopped before its end. What was finished is in the cache: run again to resume.
 

@@ -58,14 +58,14 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class StepBegun:
-    """A step is first seen to: its rows are looked up, a replica is started, or its output is written."""
+    """A step is first seen to."""
 
     step: str
 
 
 @dataclass(frozen=True)
 class ReplicaStarting:
-    """A replica was asked for: it waits for its place, then loads."""
+    """A replica was asked for: it waits for its place and loads."""
 
     step: str
     replica: int
@@ -215,7 +215,6 @@ class Queue:
     Attributes:
         rows: rows that the steps above have given and it has not done yet.
         nbytes: bytes of its own rows in memory, for those that follow or until they are written.
-        calls: calls that its replicas are at.
     """
 
     step: str
@@ -344,13 +343,16 @@ class RunRepaired:
 
 @dataclass(frozen=True)
 class RunStopping:
-    """A signal asked the run to end early: what is under way ends, what is finished is written.
+    """A signal, by its number, asked the run to end early: what is under way ends, what is done is written.
 
     Attributes:
-        signal: the signal's number.
+        calls: how many are under way, by step.
+        seconds: since when the oldest of them is.
     """
 
     signal: int
+    calls: tuple[tuple[str, int], ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from distill_ray.cli.run import run
 from distill_ray.cli.script import ScriptError
 from distill_ray.cli.stdout import only_json
 from distill_ray.cli.submit import submit
+from distill_ray.credentials import credentials_in_url, names_credential
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.StepError, 1),
@@ -126,20 +128,41 @@ def _run(arguments: list[str]) -> tuple[int, dict[str, Any] | None]:
         raise
     except BaseException as error:  # every way to end has its exit code
         code = exit_code(error)
-        _show(error, code)
+        _show(error, code, arguments)
         return code, _error_record(error, code)
 
 
 def exit_code(error: BaseException) -> int:
     """The exit code that stands for an error."""
-    if isinstance(error, errors.RunInterruptedError):
+    if isinstance(error, errors.RunInterruptedError | errors.RunEndedError):
         return 128 + error.signal
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), UNFORESEEN)
 
 
-def _show(error: BaseException, code: int) -> None:
+def resume_command(arguments: Sequence[str]) -> str:
+    """The command that goes on with a run; empty where it is not to be shown, or was given to a job.
+
+    Example:
+        >>> resume_command(["run", "my pipeline.py", "--no-cache"])
+        "distill-ray run 'my pipeline.py'"
+    """
+    secret = any(names_credential(each.partition("=")[0].rpartition(".")[2]) for each in arguments)
+    if (
+        secret
+        or any(True for each in arguments for _ in credentials_in_url(each))
+        or "RAY_JOB_ID" in os.environ
+    ):
+        return ""
+    return shlex.join(["distill-ray", *(each for each in arguments if each != "--no-cache")])
+
+
+def _show(error: BaseException, code: int, arguments: Sequence[str] = ()) -> None:
     if isinstance(error, click.ClickException):
         error.show()
+    elif isinstance(error, errors.RunEndedError | errors.RunInterruptedError):
+        click.echo(f"distill-ray: {error}", err=True)
+        if command := resume_command(arguments):
+            click.echo(f"  {command}", err=True)
     elif isinstance(error, KeyboardInterrupt | click.Abort):
         click.echo("distill-ray: stopped.", err=True)
     elif isinstance(error, ModuleNotFoundError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from distill_ray.cache.manifest import Manifest
@@ -42,7 +44,7 @@ from distill_ray.engine.row_flow import lacks_rows
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.single_flight import SingleFlight, Watcher
 from distill_ray.engine.step_state import Phase, StepSpec
-from distill_ray.engine.stopping import stop_on_signals
+from distill_ray.engine.stopping import end_at_once, stop_on_signals
 from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored_rows, stored_units
 from distill_ray.engine.timeline import Timeline
 from distill_ray.engine.worker import WorkerSetup
@@ -109,12 +111,11 @@ def execute(
         RunInterruptedError: the run was stopped; likewise.
     """
     execution = _Execution(plan, store, executor, settings, emit)
-    try:
-        with stop_on_signals(execution.stop):
+    with stop_on_signals(execution.stop):
+        try:
             execution.run()
-    finally:
-        executor.close()
-        execution.close()
+        finally:
+            execution.close()
     return execution.manifests
 
 
@@ -139,6 +140,11 @@ def _spec(plan: Plan, name: str, settings: RunSettings) -> StepSpec:
     )
 
 
+def _write_preimage(store: CacheStore, plan: Plan, name: str) -> None:
+    function = plan.functions[name]
+    store.write_preimage(plan[name].function, function.preimage, function.code)
+
+
 class _Execution:
     """One run of one plan."""
 
@@ -153,6 +159,7 @@ class _Execution:
         self._running = {step.name: step for step in plan.steps if step.runs}
         self._positions = {step.name: position for position, step in enumerate(plan.steps)}
         self.manifests = {step.name: step.manifest for step in plan.steps if step.manifest is not None}
+        self._going = False
         self._stopped_by = 0
         self._replaced: dict[str, list[str]] = {name: [] for name in self._running}
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cache")
@@ -172,8 +179,13 @@ class _Execution:
         self._timeline = Timeline(self._scheduler, emit)
 
     def run(self) -> None:
-        list(self._threads.map(self._write_preimage, self._running))  # at once: a bucket takes its time
-        if self._executor.fits({name: self._plan.graph.steps[name].resources for name in self._running}):
+        write = partial(_write_preimage, self._store, self._plan)
+        list(self._threads.map(write, self._running))  # side by side: a bucket takes its time
+        all_fit = self._executor.fits(
+            {name: self._plan.graph.steps[name].resources for name in self._running}
+        )
+        self._going = True
+        if all_fit:
             self._do(self._scheduler.warm_up([n for n, s in self._running.items() if s.decision != "resume"]))
         if self._watcher:
             self._watcher.start()
@@ -183,19 +195,21 @@ class _Execution:
             self._move_on()
         self._conclude()
 
-    def _write_preimage(self, name: str) -> None:
-        function = self._plan.functions[name]
-        self._store.write_preimage(self._running[name].function, function.preimage, function.code)
-
     def stop(self, signal: int) -> None:
         """End the run early; called from a signal handler, whatever the run is at.
 
-        The scheduler is told at once, so that it starts nothing more; the event wakes the loop.
+        The scheduler is told at once, so that it starts nothing more; the event wakes the loop. Before
+        anything was started there is nothing to wait for.
         """
+        if not self._going:
+            end_at_once(signal)
         self._stopped_by = signal
         request = StopRequested(signal)
         self._scheduler.handle(request)
         self._executor.submit(request)
+        stopping = RunStopping(signal, *self._timeline.under_way())
+        # Not here, where a listener may be interrupted; nor by the loop, which may be at a call itself.
+        _thread.start_new_thread(self._emit, (stopping,))
 
     def _conclude(self) -> None:
         failure = self._scheduler.failure
@@ -307,9 +321,7 @@ class _Execution:
         )
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, StopRequested):
-            self._emit(RunStopping(event.signal))
-        elif isinstance(event, WorkDone):
+        if isinstance(event, WorkDone):
             self._note_parts(event.step, event.record.written)
         elif isinstance(event, Flushed):
             self._note_parts(event.step, event.written)
@@ -374,7 +386,12 @@ class _Execution:
             self._executor.submit(Committed(name, Failure(name, message)))
 
     def close(self) -> None:
-        self._timeline.close()
-        if self._watcher:
-            self._watcher.stop()
-        self._threads.shutdown(wait=True)
+        """Give back everything; at once, where calls are still under way."""
+        at_once = not self._scheduler.finished
+        try:
+            self._executor.close(at_once=at_once)
+        finally:
+            self._timeline.close()
+            if self._watcher:
+                self._watcher.stop(wait=not at_once)
+            self._threads.shutdown(wait=not at_once, cancel_futures=at_once)

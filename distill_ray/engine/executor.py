@@ -57,5 +57,9 @@ class Executor(Protocol):
     def next_event(self) -> Event:
         """Wait for the next event."""
 
-    def close(self) -> None:
-        """Give back everything, whatever state it is in."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Give back everything, whatever state it is in.
+
+        Args:
+            at_once: let no replica take its time to unload.
+        """

@@ -79,8 +79,9 @@ class InlineExecutor:
         """Wait for the next event."""
         return self._events.get()
 
-    def close(self) -> None:
-        """End all replicas that are left, and forget all rows."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End all replicas that are left, which unload in any case, and forget all rows."""
+        del at_once
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()

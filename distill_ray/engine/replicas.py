@@ -71,7 +71,13 @@ def let_go(state: StepState) -> Iterator[Action]:
 
 def flush_replicas(state: StepState) -> Iterator[Action]:
     """Have all of them write what is left, once no call is under way."""
-    if state.calls or state.phase in (Phase.COMMITTING, Phase.DONE):
+    if not state.calls:
+        yield from flush_idle(state)
+
+
+def flush_idle(state: StepState) -> Iterator[Action]:
+    """Have those that are done write what is left, while others are still at their calls."""
+    if state.phase in (Phase.COMMITTING, Phase.DONE):
         return
     for number in state.replicas.idle:
         state.replicas.told_to_flush(number, for_good=True)

@@ -44,7 +44,7 @@ from distill_ray.engine.recovery import (
     replica_lost,
     rows_lost,
 )
-from distill_ray.engine.replicas import commit, flush_replicas, let_go, make_room, start_replicas
+from distill_ray.engine.replicas import commit, flush_idle, flush_replicas, let_go, make_room, start_replicas
 from distill_ray.engine.row_flow import (
     draw_near,
     emit_made,
@@ -261,7 +261,7 @@ class Scheduler:
             yield from self._go_on(self.steps[name])
         if self._winding_down:
             for state in self.steps.values():
-                yield from flush_replicas(state)
+                yield from flush_idle(state)
                 if state.phase is Phase.FLUSHING and self.failure is None:
                     yield from commit(state)  # stopped when it had all its rows: a hit for the next run
 

@@ -99,10 +99,10 @@ class Watcher:
             self._report(UnitsFound(name, holder=self._flight.busy[step.output_key].holder))
         self._thread.start()
 
-    def stop(self) -> None:
-        """End, once the look under way has ended."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End, once the look under way has ended, which may be waited for."""
         self._stop.set()
-        if self._thread.ident is not None:
+        if wait and self._thread.ident is not None:
             self._thread.join()
 
     def _go_on(self) -> None:

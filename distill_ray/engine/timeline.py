@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -92,6 +93,11 @@ class Timeline:
             self._lose([event.call], now)
         if now - self._measured_at >= MEASURE_SECONDS:
             self._measure(now)
+
+    def under_way(self) -> tuple[tuple[tuple[str, int], ...], float]:
+        """How many calls are under way, by step, and for how many seconds the oldest one is."""
+        now, calls = self._clock(), Counter(sent.step for sent in self._sent.values())
+        return tuple(calls.items()), max((now - sent.at for sent in self._sent.values()), default=0.0)
 
     def close(self) -> None:
         """Say what is left undone, and that nothing waits any more."""

@@ -153,6 +153,8 @@ class Worker:
             return None
         try:
             self._step.load()
+        except KeyboardInterrupt:  # in this process: the user's
+            raise
         except BaseException as error:
             return self._raised("load()", error)
         return None

@@ -23,12 +23,10 @@ from distill_ray.events import (
     StepFinished,
 )
 from distill_ray.observe.standing import RunStanding
-from distill_ray.observe.summary import step_line, summary_lines
+from distill_ray.observe.summary import step_line, stopping_text, summary_lines
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 5.0, 60.0
 """Between two lines of a step that goes on: short at first, longer as the run does."""
-
-STOPPING = "stopping: what is under way ends, what is finished is stored; once more stops at once"
 
 
 class LineProgress:
@@ -75,7 +73,7 @@ class LineProgress:
         elif isinstance(event, StepFailed):
             yield f"{event.step}: failed: {event.message.splitlines()[0]}"
         elif isinstance(event, RunStopping):
-            yield STOPPING
+            yield stopping_text(event)
         elif isinstance(event, RunFinished):
             yield from summary_lines(self._run)
 

@@ -14,9 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from distill_ray.events import DamageFound, RunEvent, RunFinished, RunStarted, RunUnguarded
-from distill_ray.observe.lines import STOPPING
 from distill_ray.observe.standing import RunStanding, StepStanding
-from distill_ray.observe.summary import rate_text, rows_text, summary_lines, waiting_text
+from distill_ray.observe.summary import (
+    rate_text,
+    rows_text,
+    stopping_text,
+    summary_lines,
+    waiting_text,
+)
 
 REFRESHES_PER_SECOND = 4
 """A thread of its own draws; events only change numbers, whatever their rate."""
@@ -99,8 +104,8 @@ class LiveProgress:
         for row in zip(*(column.cells for column in shown), strict=True):
             table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         yield table
-        if self._run.stopping:
-            yield Text(STOPPING, style="yellow")
+        if self._run.stopping is not None:
+            yield Text(stopping_text(self._run.stopping), style="yellow")
 
 
 def _columns(steps: list[StepStanding], now: float) -> list[_Column]:

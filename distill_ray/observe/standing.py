@@ -98,7 +98,7 @@ class RunStanding:
         self._clock = clock
         self.started = RunStarted("", "", "", ())
         self.finished: RunFinished | None = None
-        self.stopping = False
+        self.stopping: RunStopping | None = None
         self.steps: dict[str, StepStanding] = {}
 
     @property
@@ -125,7 +125,7 @@ class RunStanding:
             self._end(event.step, "failed")
             self.steps[event.step].failure = event.message
         elif isinstance(event, RunStopping):
-            self.stopping = True
+            self.stopping = event
         elif isinstance(event, RunFinished):
             self.finished = event
 

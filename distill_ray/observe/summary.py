@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distill_ray.events import RunStopping
 from distill_ray.observe.standing import RunStanding, StepStanding
 
 
@@ -35,6 +36,17 @@ def step_line(step: StepStanding, now: float) -> str:
     parts += [f"{advanced.rows_reused:,} reused", f"{advanced.rows_computed:,} computed"]
     parts.append(f"{step.replicas} of {step.decided.replicas} replicas up")
     return f"{step.name}: {', '.join(parts)}"
+
+
+def stopping_text(event: RunStopping) -> str:
+    """For what a run that was asked to stop still waits, and what asking once more costs."""
+    if not event.calls:
+        return "stopping: what is under way ends, what is finished is stored; once more ends at once"
+    calls = ", ".join(f"{count:,} of '{step}'" for step, count in event.calls)
+    return (
+        f"stopping: what is under way ends (calls: {calls}, for {event.seconds:.0f} s now), what is finished "
+        "is stored; once more ends at once, and the next run makes these calls again"
+    )
 
 
 def summary_lines(run: RunStanding) -> list[str]:

@@ -19,11 +19,13 @@ from distill_ray.cache.store import CacheStore
 from distill_ray.cache.writer import WriterSettings
 from distill_ray.engine.execution import RunSettings, execute
 from distill_ray.engine.executor import Executor
+from distill_ray.engine.stopping import stop_on_signals
 from distill_ray.environment import seconds_in
 from distill_ray.errors import (
     CorruptObjectError,
     DamagedPartError,
     ParameterError,
+    RunEndedError,
     RunInterruptedError,
     StorageError,
 )
@@ -164,6 +166,7 @@ def run(request: RunRequest) -> RunResult:
         StorageError: a root cannot be read or written, or is read-only and does not hold everything.
         StepError: a step raised; what was finished is stored.
         RunInterruptedError: the run was stopped; likewise.
+        RunEndedError: it was ended at once.
     """
     if request.engine not in get_args(Engine):  # a complete hit would not notice
         raise ParameterError(f"There is no engine '{request.engine}': choose 'ray' or 'inline'.")
@@ -180,6 +183,17 @@ def run(request: RunRequest) -> RunResult:
             f"Only the process that writes to '{alone[0]}' sees what stands there, and Ray's workers are "
             "processes of their own: run with engine='inline', or choose a folder or a bucket as cache_dir."
         )
+    with stop_on_signals():
+        try:
+            return _run(request)
+        except (RunEndedError, RunInterruptedError) as stopped:
+            if request.use_cache:
+                raise
+            hint = "Leave use_cache=False out: with it, everything is computed anew."
+            raise type(stopped)(f"{stopped} {hint}", signal=stopped.signal) from None
+
+
+def _run(request: RunRequest) -> RunResult:
     started = time.monotonic()
     store = open_store(request)
     catalog = _catalog(request, store)

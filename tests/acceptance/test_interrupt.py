@@ -88,5 +88,6 @@ def test_a_second_signal_stops_at_once(shell: Shell, tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert time.monotonic() - started < 10
-    assert "distill-ray: stopped." in err
+    assert "distill-ray: The run was ended at once." in err
+    assert "  distill-ray run slow.py --param slow.pause=20\n" in err
     assert "Traceback" not in err

@@ -32,6 +32,7 @@ from distill_ray.engine.messages import (
     Flushed,
     ReplicaLost,
     ReplicaReady,
+    StopRequested,
     WorkDone,
     WorkRecord,
 )
@@ -274,6 +275,34 @@ def test_a_failure_ends_the_run_after_what_was_finished_is_written() -> None:
     assert scheduler.failure.rows == (10, 15)
     assert actors.committed in ([], ["load"])
     assert not actors.unwritten, "what was finished reached the storage"
+
+
+def test_a_replica_that_is_done_writes_what_it_has_while_others_still_work_for_a_run_that_stops() -> None:
+    scheduler = Scheduler(
+        [StepSpec("load", kind="generator"), StepSpec("work", ("load",), batch_size=5, replicas=2)]
+    )
+    actors, sent = Replicas({"load": list(range(10))}), list[SendWork]()
+
+    def go_on() -> list[Event]:
+        """Do all but the step's calls."""
+        done: list[Event] = []
+        for action in scheduler.actions():
+            if isinstance(action, SendWork) and action.step == "work":
+                sent.append(action)
+            else:
+                done += actors.do(action)
+        return done
+
+    waiting = go_on()
+    while len(sent) < 2:
+        scheduler.handle(waiting.pop(0))
+        waiting += go_on()
+    assert {action.replica for action in sent} == {0, 1}
+    scheduler.handle(StopRequested(2))
+    scheduler.handle(actors.work(sent[0]))
+    flushed = [each for each in go_on() if isinstance(each, Flushed) and each.step == "work"]
+    assert [each.replica for each in flushed] == [sent[0].replica]
+    assert not scheduler.finished
 
 
 def test_a_step_ends_without_replicas_that_never_came_up() -> None:

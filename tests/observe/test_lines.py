@@ -169,9 +169,14 @@ def test_a_failure_and_what_was_not_finished_are_named() -> None:
 def test_a_stop_says_what_it_waits_for_and_how_to_hasten_it() -> None:
     lines = said(started(loading()), RunStopping(2), RunFinished("r1", "interrupted", 1.0))
     assert lines[2] == (
-        "stopping: what is under way ends, what is finished is stored; once more stops at once"
+        "stopping: what is under way ends, what is finished is stored; once more ends at once"
     )
     assert lines[-1] == "pipeline 'p': stopped, 0 rows reused, 0 computed (1.0 s)"
+    stopping = RunStopping(2, (("work", 3), ("load", 1)), 75.4)
+    assert said(started(loading()), stopping)[2] == (
+        "stopping: what is under way ends (calls: 3 of 'work', 1 of 'load', for 75 s now), what is finished "
+        "is stored; once more ends at once, and the next run makes these calls again"
+    )
 
 
 def test_a_reader_who_went_away_does_not_end_the_run() -> None:

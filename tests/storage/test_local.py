@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from distill_ray.errors import StorageError
-from distill_ray.storage import LocalStorage
+from distill_ray.storage import LocalStorage, local
 
 
 @pytest.fixture
@@ -101,3 +103,38 @@ def test_reading_a_folder_is_an_error_not_an_absence(storage: LocalStorage) -> N
         storage.read("folder")
     with pytest.raises(StorageError, match="Cannot delete"):
         storage.delete(["folder"])
+
+
+WRITER = """
+import sys
+from distill_ray.storage.local import LocalStorage
+
+storage, data = LocalStorage(sys.argv[1]), bytes(1 << 20)
+print("begins", flush=True)
+while True:
+    storage.publish("folder/one", data)
+    storage.put_if_absent(f"folder/{id(object())}", data)
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_nothing_half_done(storage: LocalStorage) -> None:
+    for pause in (0.005, 0.01, 0.02, 0.04):
+        with subprocess.Popen([sys.executable, "-c", WRITER, storage.url], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(pause)
+            writer.kill()
+    assert set(storage.sizes("folder").values()) <= {1 << 20}
+    assert sum(storage.leftovers("folder").values()) % (1 << 20) == 0
+
+
+def test_a_disk_that_cannot_write_without_a_name_leaves_none_either(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_nameless", lambda _folder: None)
+    storage.publish("folder/a", b"1")
+    storage.publish("folder/a", b"2")
+    assert storage.put_if_absent("folder/b", b"3")
+    assert not storage.put_if_absent("folder/b", b"4")
+    assert (storage.read("folder/a"), storage.read("folder/b")) == (b"2", b"3")
+    assert names(storage, "folder") == ["a", "b"]

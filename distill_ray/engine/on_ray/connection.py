@@ -8,6 +8,7 @@ import socket
 import sys
 from typing import Any
 
+from distill_ray.engine.stopping import handlers_kept
 from distill_ray.errors import ClusterError
 
 _REACH_SECONDS = 5.0
@@ -41,11 +42,13 @@ def connect(address: str = "") -> None:
     }
     named = address or os.environ.get("RAY_ADDRESS", "")
     if not named and not os.environ.get("RAY_JOB_ID"):
-        ray.init(address="local", include_dashboard=False, **common)
+        with handlers_kept():
+            ray.init(address="local", include_dashboard=False, **common)
         return
     _check_reachable(named)
     try:
-        ray.init(address=address or None, **common)
+        with handlers_kept():
+            ray.init(address=address or None, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:  # RuntimeError: another Python or Ray
         raise ClusterError(f"The Ray cluster at {named} cannot be joined: {error}") from error
 

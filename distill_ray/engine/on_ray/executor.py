@@ -184,14 +184,18 @@ class RayExecutor:
             if actor is not None:
                 ray.kill(actor)  # it may only be out of reach: others do its work from now on
 
-    def close(self) -> None:
-        """Let replicas that were stopped unload; end the others."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Let replicas that have loaded unload, unless it is to be at once; end the others."""
+        for step, replica in [] if at_once else list(self._loaded & self._actors.keys()):
+            self.stop(step, replica)
         for actor in self._actors.values():
             ray.kill(actor)
-        if closing := list(self._closing):
-            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
-        for actor in list(self._closing.values()):
-            ray.kill(actor)
+        try:
+            if not at_once and (closing := list(self._closing)):
+                ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
+        finally:
+            for actor in list(self._closing.values()):
+                ray.kill(actor)
         self._actors.clear()
         self._closing.clear()
         self._blocks.clear()
