@@ -6,15 +6,14 @@ the report and the tests all read the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias
 
+from distill_ray.cache.catalog import at_once
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.records import StepRecord
-from distill_ray.cache.store import READERS
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.errors import ParameterError
 from distill_ray.explain.comparison import History, StepNow, reasons_of
@@ -23,10 +22,10 @@ from distill_ray.explain.reason import Reason
 from distill_ray.graph import Graph, expand
 from distill_ray.graph.dag import listed
 from distill_ray.graph.output_keys import batch_size, families, output_keys, output_limit
+from distill_ray.graph.routing import SignedRouting, routing_of, signed_routings
+from distill_ray.graph.streams import is_given_some
 from distill_ray.signature.encode import digest
 from distill_ray.steps.signing import StepFunction, step_function
-
-T = TypeVar("T")
 
 Decision: TypeAlias = Literal["hit", "resume", "compute", "forced", "not needed"]
 
@@ -106,6 +105,7 @@ class Plan:
         steps: in an order in which each comes after its predecessors.
         functions: the signed step functions, by step name.
         graph: the steps and their connections: of what runs, with three steps in the place of each task.
+        routings: how batches are routed, by the step that they come from.
     """
 
     pipeline: str
@@ -114,6 +114,7 @@ class Plan:
     steps: tuple[StepPlan, ...]
     functions: Mapping[str, StepFunction] = field(repr=False)  # their preimages hold whole data sets
     graph: Graph = field(repr=False)
+    routings: Mapping[str, SignedRouting] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> StepPlan:
         for step in self.steps:
@@ -132,6 +133,10 @@ class Plan:
             raise ParameterError(f"There is no step '{step}' in the pipeline: {listed(self.graph.steps)}.")
         return parts
 
+    def routing_key(self, upstream: str) -> str:
+        """What names how the output of a step is routed."""
+        return self.routings[upstream].key(self[upstream].output_key)
+
     @property
     def records(self) -> dict[str, StepRecord]:
         """What is remembered of the steps for later plans, by name, each after its predecessors."""
@@ -142,6 +147,7 @@ class Plan:
                 self.graph.predecessors(step.name),
                 step.output_limit,
                 batch_size(self.graph.steps[step.name]),
+                routing_of(self.graph, self.routings, step.name),
             )
             for step in self.steps
         }
@@ -195,13 +201,14 @@ def make_plan(pipeline: str | None, graph: Graph, catalog: Catalog, *, use_cache
         steps=(),
         functions=functions,
         graph=running,
+        routings=signed_routings(running),
     )
     return renewed(undecided, catalog, use_cache=use_cache)
 
 
 def renewed(plan: Plan, catalog: Catalog, *, use_cache: bool = True) -> Plan:
     """Decide anew, of the same steps, what must run: the cache may hold more than it did, or less."""
-    decided = _Deciding(plan.graph, plan.functions, catalog, use_cache).decide()
+    decided = _Deciding(plan, catalog, use_cache).decide()
     plan = replace(plan, steps=tuple(decided[name] for name in plan.graph.order()))
     return replace(plan, steps=_with_reasons(plan, catalog))
 
@@ -213,13 +220,13 @@ def is_outdated(plan: Plan, catalog: Catalog) -> bool:
     def ask(name: str) -> bool:
         return catalog.manifest(plan[name].function, plan[name].output_key, leaf=False)[0] is not None
 
-    return any(_at_once(ask, missing))
+    return any(at_once(ask, missing))
 
 
 def _with_reasons(plan: Plan, catalog: Catalog) -> tuple[StepPlan, ...]:
     """The steps, those that run with what changed since the pipeline's last runs."""
     asked = [step.name for step in plan.steps if step.runs and not step.reasons]
-    found = reasons_of(asked, plan.now, plan.pipeline, catalog, _at_once)
+    found = reasons_of(asked, plan.now, plan.pipeline, catalog, at_once)
     return tuple(
         replace(step, reasons=found[step.name], reason=_sentence(found[step.name], step))
         if step.name in found
@@ -239,17 +246,16 @@ def _sentence(reasons: tuple[Reason, ...], step: StepPlan) -> str:
 class _Deciding:
     """Asks the catalog from the leaves up, then decides from the sources down."""
 
-    def __init__(
-        self, graph: Graph, functions: Mapping[str, StepFunction], catalog: Catalog, use_cache: bool
-    ) -> None:
-        self._graph = graph
+    def __init__(self, plan: Plan, catalog: Catalog, use_cache: bool) -> None:
+        self._graph = plan.graph
         self._catalog = catalog
         self._ids = {
-            name: FunctionId(f.class_name, catalog.canonical(f.signature)) for name, f in functions.items()
+            name: FunctionId(f.class_name, catalog.canonical(f.signature))
+            for name, f in plan.functions.items()
         }
-        self._keys = output_keys(graph, self._ids)
-        self._families = families(graph, self._ids)
-        self._forced = forced_steps(graph, use_cache)
+        self._keys = output_keys(plan.graph, self._ids, plan.routings)
+        self._families = families(plan.graph, self._ids)
+        self._forced = forced_steps(plan.graph, use_cache)
         self._asked: dict[str, tuple[Manifest | None, str]] = {}
 
     def decide(self) -> dict[str, StepPlan]:
@@ -261,7 +267,7 @@ class _Deciding:
                 break
             rejected.update(found)
         missing = [name for name in needed if name not in hits and name not in self._forced]
-        indexes = dict(_at_once(lambda name: (name, self._catalog.indexes(self._ids[name])), missing))
+        indexes = dict(at_once(lambda name: (name, self._catalog.indexes(self._ids[name])), missing))
         taken = self._taken(missing)
         decided: dict[str, StepPlan] = {}
         for name in self._graph.order():
@@ -272,7 +278,8 @@ class _Deciding:
                 reason = "its complete output is stored"
                 decided[name] = self._step(name, "hit", reason, rows_known=manifest.rows, manifest=manifest)
             else:
-                rows = next((hits[p].rows for p in self._graph.predecessors(name) if p in hits), None)
+                sources = () if is_given_some(self._graph, name) else self._graph.predecessors(name)
+                rows = next((hits[source].rows for source in sources if source in hits), None)
                 step = self._running(name, rejected.get(name), indexes.get(name, ()))
                 step = _without_taken(step, taken.get(name, ())) if step.indexes else step
                 decided[name] = replace(step, input_rows=rows)
@@ -313,7 +320,7 @@ class _Deciding:
         def ask(name: str) -> tuple[Manifest | None, str]:
             return self._catalog.manifest(self._ids[name], self._keys[name], leaf=name in leaves)
 
-        answers = _at_once(ask, names)
+        answers = at_once(ask, names)
         self._asked.update(zip(names, answers, strict=True))
 
     def _taken(self, missing: Sequence[str]) -> dict[str, tuple[Manifest, ...]]:
@@ -388,11 +395,3 @@ def _without_taken(step: StepPlan, taken: tuple[Manifest, ...]) -> StepPlan:
         return replace(step, rows_known=rows, taken=taken)
     reason = "what is stored of it is the output of an equal step of this pipeline"
     return replace(step, decision="compute", reason=reason, rows_known=0, indexes=())
-
-
-def _at_once(ask: Callable[[str], T], names: Sequence[str]) -> list[T]:
-    """Ask about several steps at the same time: an object store answers in tens of milliseconds."""
-    if len(names) < 2:
-        return [ask(name) for name in names]
-    with ThreadPoolExecutor(min(READERS, len(names))) as pool:
-        return list(pool.map(ask, names))

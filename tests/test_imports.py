@@ -26,7 +26,7 @@ HEAVY = {"ray", "pyarrow", "fsspec", "rich", *CLIENTS}
 
 DOORS = {
     "distill_ray": ["__version__"],
-    "distill_ray.pipeline": ["Pipeline"],
+    "distill_ray.pipeline": ["Pipeline", "RoutingBatchFunction", "routing_batch_function", "sample_n_steps"],
     "distill_ray.distiset": ["Dataset", "Distiset", "PipelineOrigin"],
     "distill_ray.models": [
         "AsyncLLM",

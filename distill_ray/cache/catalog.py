@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.paths import FunctionId
@@ -14,11 +16,13 @@ from distill_ray.cache.records import (
     read_function_record,
     read_last_runs,
 )
-from distill_ray.cache.store import CacheStore, missing_among
+from distill_ray.cache.store import READERS, CacheStore, missing_among
 from distill_ray.cache.unit_index import UnitIndex
 from distill_ray.cache.units import unreplaced
 from distill_ray.cache.use_notes import UseNote, is_note
 from distill_ray.errors import CorruptObjectError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -111,3 +115,11 @@ class StoreCatalog:
     def lacks_rows(self, run: str, output_key: str) -> bool:
         """Whether a run kept an output to itself, since rows failed on the way to it."""
         return has_run_output(self.store.storage, run, output_key)
+
+
+def at_once(ask: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    """Ask about several steps at the same time: an object store answers in tens of milliseconds."""
+    if len(names) < 2:
+        return [ask(name) for name in names]
+    with ThreadPoolExecutor(min(READERS, len(names))) as pool:
+        return list(pool.map(ask, names))

@@ -52,7 +52,8 @@ class Manifest:
         content: digest of all rows in their order.
         parts: the parts it rests on.
         segments: the rows, in order.
-        lineage: ``{output key: content digest}`` of this output and of everything it was made from.
+        lineage: ``{output key: content digest}`` of this output and of everything it was made from; and where
+            batches were routed to, by what names the routing.
         run: the run that wrote it.
         seconds: seconds of computing that its rows took, over all replicas.
         input_tokens: tokens that models read for it.

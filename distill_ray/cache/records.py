@@ -25,6 +25,7 @@ class StepRecord:
         predecessors: the steps whose rows flowed into it.
         limit: the bound on what it made for each unit, where it has one.
         batch_size: rows in each batch, where batches are its units.
+        routing: how the rows that it is given are routed, in words; None: they are not.
     """
 
     function: FunctionId
@@ -32,6 +33,7 @@ class StepRecord:
     predecessors: tuple[str, ...]
     limit: int | None = None
     batch_size: int | None = None
+    routing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class RunRecord:
                 "predecessors": list(step.predecessors),
                 "limit": step.limit,
                 "batch_size": step.batch_size,
+                "routing": step.routing,
             }
             for name, step in self.steps.items()
         }
@@ -77,6 +80,7 @@ class RunRecord:
                 tuple(step["predecessors"]),
                 step["limit"],
                 step["batch_size"],
+                step.get("routing"),
             )
             for name, step in record["steps"].items()
         }

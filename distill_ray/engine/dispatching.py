@@ -62,7 +62,8 @@ def _send(state: StepState, blocks: Blocks, replica: int, pending: deque[Batch],
 
 def _goes_with(batch: Batch, first: Batch, blocks: Blocks) -> bool:
     alone = batch.deaths or first.deaths
-    return batch.purpose is first.purpose and not alone and are_there([batch], blocks)
+    alike = batch.purpose is first.purpose and len(batch.runs[0].slices) == len(first.runs[0].slices)
+    return alike and not alone and are_there([batch], blocks)
 
 
 def advance(state: StepState, blocks: Blocks) -> Iterator[Action]:

@@ -22,6 +22,7 @@ class Edge:
             ahead.
 
     Attributes:
+        consumers: the step that they go to; where it is a `Fork`, all that they may go to.
         rows: how many wait whose digests are at hand.
         total: how many ever came.
         closed: no more will come.
@@ -29,7 +30,7 @@ class Edge:
 
     def __init__(self, producer: str, consumer: str, rows_ahead: float = math.inf) -> None:
         self.producer = producer
-        self.consumer = consumer
+        self.consumers = [consumer]
         self.rows_ahead = rows_ahead
         self.rows = 0
         self.total = 0
@@ -46,6 +47,15 @@ class Edge:
             self._behind.append(piece.slice)
         else:
             self._append(piece)
+
+    def close(self) -> None:
+        """No more rows will come."""
+        self.closed = True
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether so few rows of an output that is complete already are left that more are to be read."""
+        return not self.closed and self.rows < self.rows_ahead
 
     def _append(self, piece: Piece) -> None:
         self._pieces.append(piece)
@@ -81,7 +91,7 @@ class Edge:
         while missing:
             piece = self._pieces.popleft()
             if piece.slice.rows > missing:
-                piece, rest = _split(piece, missing)
+                piece, rest = split(piece, missing)
                 self._pieces.appendleft(rest)
             slices.append(piece.slice)
             digests.append(piece.digests)
@@ -90,7 +100,8 @@ class Edge:
         return slices, b"".join(digests)
 
 
-def _split(piece: Piece, rows: int) -> tuple[Piece, Piece]:
+def split(piece: Piece, rows: int) -> tuple[Piece, Piece]:
+    """The first rows of a piece, and those after them."""
     whole, cut, digests = piece.slice, rows * DIGEST_SIZE, memoryview(piece.digests)
     return (
         Piece(Slice(whole.block, whole.start, rows), digests[:cut]),

@@ -40,6 +40,7 @@ from distill_ray.engine.messages import (
     UnitsFound,
     WorkDone,
 )
+from distill_ray.engine.routing import RouteSpec
 from distill_ray.engine.row_flow import lacks_rows
 from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.single_flight import SingleFlight, Watcher
@@ -63,6 +64,7 @@ from distill_ray.events import (
     StepFailed,
     StepFinished,
 )
+from distill_ray.graph.streams import convergences
 from distill_ray.plan import Plan
 from distill_ray.steps.base import (
     GeneratorStep,
@@ -137,12 +139,27 @@ def _spec(plan: Plan, name: str, settings: RunSettings) -> StepSpec:
         check_share=settings.check_share,
         leaves_out=isinstance(step, Step) and step.on_error == "skip",
         batches_at_once=batches_at_once_of(step),
+        branches=tuple(plan.graph.branch(source, name) for source in plan.graph.predecessors(name)),
+        converges=convergences(plan.graph).get(name) if plan.routings else None,
     )
 
 
 def _write_preimage(store: CacheStore, plan: Plan, name: str) -> None:
     function = plan.functions[name]
     store.write_preimage(plan[name].function, function.preimage, function.code)
+
+
+def _routes(plan: Plan) -> list[RouteSpec]:
+    """How the scheduler sees the routings, with what earlier runs chose whose outputs are read."""
+    lineage: dict[str, str] = {}
+    for step in plan.steps:
+        lineage.update(step.manifest.lineage if step.manifest is not None else {})
+    return [
+        RouteSpec(
+            upstream, routing.batch_size, routing.choice, before=lineage.get(plan.routing_key(upstream), "")
+        )
+        for upstream, routing in plan.routings.items()
+    ]
 
 
 class _Execution:
@@ -175,6 +192,7 @@ class _Execution:
             stored_units(self._running),
             live_bytes=executor.live_bytes(),
             awaited=self._watcher.awaited if self._watcher else (),
+            routes=_routes(plan),
         )
         self._timeline = Timeline(self._scheduler, emit)
 

@@ -21,7 +21,7 @@ class Feeds:
 
     def consumers(self, producer: str) -> Iterator[str]:
         """The steps that follow an output."""
-        return (edge.consumer for edge in self._edges.get(producer, ()))
+        return (consumer for edge in self._edges.get(producer, ()) for consumer in edge.consumers)
 
     def feed(self, producer: str, found: StoredRows, blocks: Blocks) -> None:
         """Give rows of an output to the steps that follow it."""
@@ -32,9 +32,9 @@ class Feeds:
 
     def wants_rows(self, producer: str) -> bool:
         """Whether a step that follows an output has few of its rows left."""
-        return any(not e.closed and e.rows < e.rows_ahead for e in self._edges.get(producer, ()))
+        return any(edge.wants_rows for edge in self._edges.get(producer, ()))
 
     def end(self, producer: str) -> None:
         """All rows of an output were given."""
         for edge in self._edges.get(producer, ()):
-            edge.closed = True
+            edge.close()

@@ -46,7 +46,10 @@ def made_output(
 
 
 def _lineage(name: str, plan: Plan, scheduler: Scheduler, hits: Mapping[str, Manifest]) -> dict[str, str]:
-    """``{output key: content digest}`` of a step and of all above it; they have all ended."""
+    """``{output key: content digest}`` of a step and of all above it; they have all ended.
+
+    Of a routing above it also where the rows went.
+    """
     lineage: dict[str, str] = {}
     keys = {step.name: step.output_key for step in plan.steps}
     seen, waiting = {name}, [name]
@@ -56,7 +59,9 @@ def _lineage(name: str, plan: Plan, scheduler: Scheduler, hits: Mapping[str, Man
             lineage.update(hits[current].lineage)
             continue
         lineage[keys[current]] = scheduler.steps[current].content
-        above = [source for source in plan.graph.predecessors(current) if source not in seen]
+        above = plan.graph.predecessors(current)
+        routed = [source for source in above if plan.graph.branch(source, current)]
+        lineage.update({plan.routing_key(source): scheduler.routes.summary(source) for source in routed})
+        waiting += [source for source in above if source not in seen]
         seen.update(above)
-        waiting += above
     return lineage

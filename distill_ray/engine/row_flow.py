@@ -88,7 +88,9 @@ def enough_pending(state: StepState) -> bool:
 def form_batches(state: StepState, blocks: Blocks) -> None:
     """Cut the input that is there into batches; those whose rows are stored need no replica."""
     while not enough_pending(state) and (rows := _next_batch_rows(state)):
-        taken = [edge.take(rows) for edge in state.inputs]
+        taken = [edge.take(rows) for edge in state.next_inputs]
+        if state.converging is not None:
+            state.converging.take(rows)
         slices = tuple(tuple(pieces) for pieces, _ in taken)
         key = batch_key([digests for _, digests in taken])
         run = Run(state.new_place(), state.offset, rows, slices)
@@ -141,6 +143,10 @@ def is_checked(key: bytes | memoryview, share: float) -> bool:
 
 def _next_batch_rows(state: StepState) -> int:
     """Rows of the next batch; 0: it is not there yet, or there is none."""
+    if state.converging is not None:
+        edges = state.converging.edges()
+        wanted = min(state.converging.at_most(), state.spec.batch_size)
+        return wanted if edges and min(edge.rows for edge in edges) >= wanted else 0
     available = min(edge.rows for edge in state.inputs)
     ended = all(edge.ended for edge in state.inputs)
     if state.spec.kind == "global":
@@ -154,6 +160,8 @@ def length_mismatch(state: StepState) -> Failure | None:
     """Why rows of several predecessors cannot be joined, if they cannot."""
     if not all(edge.closed for edge in state.inputs):
         return None
+    if state.converging is not None:
+        return state.converging.mismatch(state.spec.name)
     totals = [edge.total / state.spec.stride(number) for number, edge in enumerate(state.inputs)]
     if max(totals) == min(totals):
         return None

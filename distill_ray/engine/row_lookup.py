@@ -50,11 +50,15 @@ def form_row_batches(state: StepState, blocks: Blocks) -> Iterator[ReadKeys]:
 
 def _next_window(state: StepState) -> Window | None:
     """The next rows to look up, all of one block of the first predecessor; None: there are none yet."""
-    edges = list(enumerate(state.inputs))
-    rows = min(edge.rows // state.spec.stride(number) for number, edge in edges)
+    edges = list(enumerate(state.next_inputs))
+    rows = min((edge.rows // state.spec.stride(number) for number, edge in edges), default=0)
+    if state.converging is not None:
+        rows = min(rows, state.converging.at_most())
     if not rows:
         return None
-    rows = min(rows, state.inputs[0].head.slice.rows, ROWS_AT_ONCE)
+    rows = min(rows, edges[0][1].head.slice.rows, ROWS_AT_ONCE)
+    if state.converging is not None:
+        state.converging.take(rows)
     taken = [edge.take(rows * state.spec.stride(number)) for number, edge in edges]
     wholes = _row_keys(state, [digests for _, digests in taken])
     found: list[StoredRows | None] = [None] * rows
@@ -131,8 +135,9 @@ def _row_keys(state: StepState, digests: Sequence[bytes]) -> bytes:
 
 def _ask_for_keys(state: StepState, blocks: Blocks, window: Window) -> Iterator[ReadKeys]:
     """Ask for the keys of a window's block, and of the last one that waits: it is read in the meantime."""
-    edge, columns = state.inputs[0], state.spec.columns or ()
-    wanted = [window.slices[0][0].block, *([edge.tail.slice.block] if edge.rows else [])]
+    columns = state.spec.columns or ()
+    waiting = [edge.tail.slice.block for edge in state.next_inputs[:1] if edge.rows]
+    wanted = [window.slices[0][0].block, *waiting]
     for block in dict.fromkeys(wanted):
         if block in state.asked_for_keys or blocks.knows_keys(block, columns) or not blocks.is_there(block):
             continue
@@ -242,6 +247,8 @@ def _size(state: StepState, gathering: Gathering) -> int:
 
 
 def _gather(state: StepState, gathering: Gathering, run: Run, stored: Sequence[StoredRows]) -> None:
+    if gathering.runs and len(gathering.runs[0].slices) != len(run.slices):
+        _close(state, gathering)  # of the batch before, other steps' rows are joined
     gathering.runs.append(run)
     gathering.stored.extend(stored)
     gathering.rows += run.rows

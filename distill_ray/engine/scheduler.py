@@ -45,6 +45,7 @@ from distill_ray.engine.recovery import (
     rows_lost,
 )
 from distill_ray.engine.replicas import commit, flush_idle, flush_replicas, let_go, make_room, start_replicas
+from distill_ray.engine.routing import Routes, RouteSpec
 from distill_ray.engine.row_flow import (
     draw_near,
     emit_made,
@@ -71,6 +72,7 @@ class Scheduler:
         stored: for each step the units that earlier runs left.
         awaited: steps that other runs compute.
         live_bytes: bytes that rows may hold in memory between the steps.
+        routes: how rows are routed, each for the step that they come from.
     """
 
     def __init__(
@@ -79,27 +81,28 @@ class Scheduler:
         stored: Mapping[str, StoredUnits] | None = None,
         live_bytes: int = LIVE_BYTES,
         awaited: Collection[str] = (),
+        routes: Sequence[RouteSpec] = (),
     ) -> None:
         self.blocks = Blocks(live_bytes, len(specs))
         self.steps: dict[str, StepState] = {}
         self.failure: Failure | None = None
         self.stopping = False
         self._feeds = Feeds()
+        self.routes = Routes(routes, self.blocks)
         self._undone = {spec.name for spec in specs}
         self._changed = Changed([spec.name for spec in specs])
         for spec in specs:
-            edges = tuple(self._edge(name, spec) for name in spec.predecessors)
-            known = (stored or {}).get(spec.name, StoredUnits())
-            self.steps[spec.name] = StepState(spec, known, edges, awaited=spec.name in awaited)
+            edges = self.routes.edges(spec, rows_ahead(spec), self._follow)
+            known, awaits = (stored or {}).get(spec.name, StoredUnits()), spec.name in awaited
+            self.steps[spec.name] = StepState(spec, known, edges, awaited=awaits)
+        self.routes.join(self.steps.values())
         self._begin_stage()
 
-    def _edge(self, producer: str, spec: StepSpec) -> Edge:
-        edge = Edge(producer, spec.name, rows_ahead(spec))
+    def _follow(self, producer: str, edge: Edge) -> None:
         if producer in self.steps:
             self.steps[producer].outputs.append(edge)
         else:
             self._feeds.add(edge)
-        return edge
 
     def _begin_stage(self) -> None:
         """Let the steps of the next stage compute, once all of those before have ended."""
@@ -250,6 +253,7 @@ class Scheduler:
         """Say what to do now. Each action counts as under way as soon as it was said."""
         went_on = not self._winding_down
         yield from self._actions()
+        self._fail(self.routes.failure)
         if went_on and self._winding_down:  # a failure came to light: what is there is written
             yield from self._actions()
 
@@ -274,7 +278,8 @@ class Scheduler:
             yield from commit(state)
         if state.gave:
             state.gave = False
-            self._changed.update(edge.consumer for edge in state.outputs)
+            for edge in state.outputs:
+                self._changed.update(edge.consumers)
 
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
@@ -298,7 +303,7 @@ class Scheduler:
         # An output that another run computes is left to it to write.
         if self.failure is None and done and not state.awaited:
             for edge in state.outputs:
-                edge.closed = True
+                edge.close()
             state.gave, state.phase = True, Phase.FLUSHING
 
     def warm_up(self, steps: Sequence[str]) -> Iterator[Action]:

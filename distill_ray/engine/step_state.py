@@ -14,6 +14,8 @@ from distill_ray.engine.blocks import Piece, Slice
 from distill_ray.engine.edge import Edge
 from distill_ray.engine.messages import CALL_SECONDS, FailedRows, Purpose, WorkDone, WorkRecord
 from distill_ray.engine.pool import Pool
+from distill_ray.engine.routing import Converging
+from distill_ray.graph.streams import Convergence
 from distill_ray.steps.base import StepKind
 
 CALL_BYTES = 2 << 20
@@ -47,6 +49,9 @@ class StepSpec:
         leaves_out: rows that fail are left out of its output.
         stage: it starts no replica before all steps of lower stages have ended.
         batches_at_once: how many batches each replica may work on at once.
+        branches: for each predecessor the step that must be chosen for a batch of its rows to come here;
+            None: all come. Empty: no predecessor's rows are routed.
+        converges: what it joins, where it joins batches that were routed to different steps.
     """
 
     name: str
@@ -62,10 +67,16 @@ class StepSpec:
     leaves_out: bool = False
     stage: int = 0
     batches_at_once: int = 1
+    branches: tuple[str | None, ...] = ()
+    converges: Convergence | None = None
 
     def stride(self, predecessor: int) -> int:
         """How many rows of a predecessor, by its position, belong to one row of the first."""
         return self.strides[predecessor] if self.strides else 1
+
+    def branch(self, predecessor: int) -> str | None:
+        """The step that must be chosen for a batch of a predecessor, by its position, to come here."""
+        return self.branches[predecessor] if self.branches else None
 
 
 class Phase(Enum):
@@ -234,6 +245,7 @@ class StepState:
     stored: StoredUnits
     inputs: tuple[Edge, ...] = ()
     outputs: list[Edge] = field(default_factory=list)
+    converging: Converging | None = None
     phase: Phase = Phase.RUNNING
     pending: deque[Batch] = field(default_factory=deque)
     to_join: deque[Batch] = field(default_factory=deque)
@@ -303,6 +315,11 @@ class StepState:
         if self.spec.kind == "generator":
             return self.ended
         return self.inputs_used_up and not any(gathering.runs for gathering in self.gatherings)
+
+    @property
+    def next_inputs(self) -> tuple[Edge, ...]:
+        """The inputs that the next rows are taken from; none: it is not known yet."""
+        return self.inputs if self.converging is None else self.converging.edges()
 
     @property
     def inputs_used_up(self) -> bool:

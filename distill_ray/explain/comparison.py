@@ -113,9 +113,9 @@ class Comparison:
         return before is not None and before.function != self._now[name].record.function
 
     def other_units(self, name: str) -> Reason | None:
-        """What its units are, or the bound on what it makes for each, is not what it was.
+        """What its units are, the bound on what it makes for each, or how they are routed is not what it was.
 
-        Neither is a part of its function.
+        None is a part of its function.
         """
         before, now = self.before(name), self._now[name].record
         if before is None:
@@ -125,9 +125,11 @@ class Comparison:
             changes.append(Change("max_new_tokens", before.limit, now.limit))
         if before.batch_size != now.batch_size and before.batch_size and now.batch_size:
             changes.append(Change("input_batch_size", before.batch_size, now.batch_size))
-        if not changes:
-            return None
-        return Reason("config", listed([change_text(each) for each in changes]), changes=tuple(changes))
+        told = [change_text(each) for each in changes]
+        if before.routing != now.routing:
+            changes.append(Change("routing", before.routing, now.routing))
+            told.append(f"routing changed: {before.routing or 'none'} -> {now.routing or 'none'}")
+        return Reason("config", listed(told), changes=tuple(changes)) if changes else None
 
     def upstream(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> Reason | None:
         """Where it begins that the step is given other rows than before, if it is."""

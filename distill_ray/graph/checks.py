@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_ray.errors import GraphError
 from distill_ray.graph.dag import Graph, listed
+from distill_ray.graph.streams import convergences
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step
 from distill_ray.types import StepColumns
 
@@ -21,10 +22,13 @@ def check(graph: Graph) -> None:
     if not graph.steps:
         raise GraphError("The pipeline has no steps: create them inside `with Pipeline(...)`.")
     made: dict[str, list[str] | None] = {}
+    joins = convergences(graph)
     for name in graph.order():
         step = graph.steps[name]
         _check_connected(graph, name, step)
         _check_process(graph, name, step)
+        if name in joins:
+            _check_convergence(graph, name, step)
         outputs = step.outputs  # once for each step: a loader may open a file to know them
         _check_declared(name, "inputs", step.inputs)
         _check_declared(name, "outputs", outputs)
@@ -67,6 +71,22 @@ def _check_process(graph: Graph, name: str, step: BaseStep) -> None:
         _check_offset(name, parameters)
     elif not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         _check_arity(name, graph.predecessors(name), parameters)
+
+
+def _check_convergence(graph: Graph, name: str, step: BaseStep) -> None:
+    assert isinstance(step, Step)
+    parameters = inspect.signature(step.process).parameters.values()
+    joined = f"Step '{name}' joins batches that are routed ({listed(graph.predecessors(name))})"
+    if step.is_global:
+        raise GraphError(
+            f"{joined}, but it is a global step, which is given all rows at once: put a step between that "
+            "joins each batch."
+        )
+    if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise GraphError(
+            f"{joined}: it is given a list of each step that a batch was routed to, and of no other. Write "
+            "`def process(self, *inputs)`."
+        )
 
 
 def _check_offset(name: str, parameters: Iterable[inspect.Parameter]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from distill_ray.errors import GraphError
+from distill_ray.graph.routing import Routing
 from distill_ray.signature.encode import digest
 from distill_ray.steps.base import BaseStep, snake_case
+from distill_ray.steps.routing import RoutingBatchFunction
 
 
 class Graph:
@@ -14,13 +17,21 @@ class Graph:
 
     def __init__(self) -> None:
         self.steps: dict[str, BaseStep] = {}
+        self.routings: dict[str, Routing] = {}
+        """By the step whose batches are routed."""
         self._predecessors: dict[str, list[str]] = {}
 
     @classmethod
-    def of(cls, steps: Mapping[str, BaseStep], predecessors: Mapping[str, Iterable[str]]) -> Graph:
-        """Make a graph from steps and, for each of them, its predecessors."""
+    def of(
+        cls,
+        steps: Mapping[str, BaseStep],
+        predecessors: Mapping[str, Iterable[str]],
+        routings: Mapping[str, Routing] | None = None,
+    ) -> Graph:
+        """Make a graph from steps, for each of them its predecessors, and what is routed."""
         graph = cls()
         graph.steps = dict(steps)
+        graph.routings = dict(routings or {})
         graph._predecessors = {name: list(sources) for name, sources in predecessors.items()}
         return graph
 
@@ -61,6 +72,32 @@ class Graph:
             raise GraphError(f"Connecting '{upstream}' to '{downstream}' closes a cycle.")
         self._predecessors[downstream].append(upstream)
 
+    def connect_all(
+        self, upstream: str, downstream: Iterable[str], routing: RoutingBatchFunction | None = None
+    ) -> None:
+        """Let the rows of ``upstream`` flow into each of ``downstream``, or each batch into those chosen.
+
+        Raises:
+            GraphError: as `connect`; or there is nothing to choose from, or ``upstream`` is routed already.
+        """
+        steps = list(downstream)
+        if routing is not None and upstream in self.routings:
+            raise GraphError(
+                f"Batches of step '{upstream}' are routed already, to "
+                f"{listed(self.routings[upstream].steps)}: give one function the names of all steps."
+            )
+        if routing is not None and not steps:
+            raise GraphError(f"'{routing.name}' has no steps to route batches of '{upstream}' to.")
+        for name in steps:
+            self.connect(upstream, name)
+        if routing is not None:
+            self.routings[upstream] = Routing(routing, {name: name for name in steps})
+
+    def branch(self, upstream: str, downstream: str) -> str | None:
+        """The step that must be chosen for a batch to flow here; None: each batch does."""
+        routing = self.routings.get(upstream)
+        return routing.branches.get(downstream) if routing else None
+
     def predecessors(self, name: str) -> tuple[str, ...]:
         """The steps whose rows flow into a step, in the order in which they were connected."""
         return tuple(self._predecessors[name])
@@ -97,11 +134,16 @@ class Graph:
 
     def signature(self) -> str:
         """Digest of the steps' names and connections."""
-        return digest({"connections": {name: list(sources) for name, sources in self._predecessors.items()}})
+        described: dict[str, Any] = {
+            "connections": {name: list(sources) for name, sources in self._predecessors.items()}
+        }
+        if self.routings:
+            described["routed"] = {name: list(routing.steps) for name, routing in self.routings.items()}
+        return digest(described)
 
     def with_steps(self, steps: Mapping[str, BaseStep]) -> Graph:
         """The same graph with other steps under some of the names."""
-        return Graph.of({**self.steps, **steps}, self._predecessors)
+        return Graph.of({**self.steps, **steps}, self._predecessors, self.routings)
 
     def with_source(self, name: str, source: BaseStep) -> Graph:
         """The same graph with ``source`` flowing into every step that had no predecessor and needs one.
@@ -119,7 +161,7 @@ class Graph:
         if not starts:
             raise GraphError("`dataset` was given, but every step of the pipeline has its rows already.")
         predecessors = {**self._predecessors, **{start: [name] for start in starts}}
-        return Graph.of({name: source, **self.steps}, {name: [], **predecessors})
+        return Graph.of({name: source, **self.steps}, {name: [], **predecessors}, self.routings)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from distill_ray.errors import GraphError
 from distill_ray.graph.dag import Graph
+from distill_ray.graph.routing import Routing
 from distill_ray.models.llm import arguments_of
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep
-from distill_ray.steps.tasks.parts import parts_of
+from distill_ray.steps.tasks.parts import ReadAnswers, parts_of
 from distill_ray.steps.tasks.task import Task
 
 
@@ -48,7 +49,15 @@ def expand(graph: Graph, signatures: Mapping[str, str]) -> Graph:
                 samples_before[equal] += step.num_generations
     finally:
         ACTIVE_REGISTRY.reset(token)
-    return Graph.of(steps, predecessors)
+    return Graph.of(
+        steps, predecessors, {name: _expanded(each, steps) for name, each in graph.routings.items()}
+    )
+
+
+def _expanded(routing: Routing, steps: Mapping[str, BaseStep]) -> Routing:
+    """The same routing: a task's rows are given to the step that renders them, and to the one that reads."""
+    requests = {f"{name}/request": name for name in routing.steps if isinstance(steps[name], ReadAnswers)}
+    return Routing(routing.function, {**routing.branches, **requests})
 
 
 def owner_of(name: str, graph: Graph) -> str:

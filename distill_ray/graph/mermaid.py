@@ -27,7 +27,8 @@ def mermaid(graph: Graph, *, top_to_bottom: bool = False, show_edge_labels: bool
         for source in graph.predecessors(name):
             columns = output_columns(graph.steps[source]) if show_edge_labels else []
             label = f'|"{", ".join(map(_escaped, columns))}"|' if columns else ""
-            lines.append(f"    {numbers[source]} -->{label} {number}")
+            arrow = "-.->" if graph.branch(source, name) else "-->"  # dotted: not each batch goes there
+            lines.append(f"    {numbers[source]} {arrow}{label} {number}")
     return "\n".join(lines) + "\n"
 
 

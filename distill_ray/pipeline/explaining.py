@@ -21,6 +21,7 @@ from distill_ray.explain.explanation import DataChange, Explanation, Reuse, Step
 from distill_ray.explain.reason import Reason
 from distill_ray.explain.reuse import reuse_at_most, reuse_of_output, reuse_of_units
 from distill_ray.explain.stored import RowReader, stored_digests
+from distill_ray.graph.streams import is_given_some
 from distill_ray.plan import Plan, StepPlan
 from distill_ray.steps.base import Step, is_row_wise, label_of
 from distill_ray.steps.declared import declared_columns, handed
@@ -137,6 +138,8 @@ class _Explaining:
             return Reuse("unknown")
         made = self._plan.graph.steps[step.name]
         sources = self._plan.graph.predecessors(step.name)
+        if is_given_some(self._plan.graph, step.name):
+            return reuse_at_most(step.indexes, None) if step.indexes else Reuse("unknown")
         digests = {source: self._digests_of(source) for source in sources}
         inputs = [each for each in digests.values() if each is not None]
         if not isinstance(made, Step) or len(inputs) < len(sources):

@@ -17,6 +17,7 @@ from distill_ray.graph import Graph, LoadGroups, check, mermaid, stages_of
 from distill_ray.pipeline.parameters import check_given, with_parameters
 from distill_ray.pipeline.saving import dump_pipeline, load_pipeline, read_json, read_yaml, write_tree
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, StepRegistry, label_of
+from distill_ray.steps.routing import RoutingBatchFunction
 from distill_ray.types import METADATA
 
 if TYPE_CHECKING:
@@ -115,15 +116,14 @@ class Pipeline:
         """Take a step in; steps do this by themselves."""
         step.bind(self, self.graph.add(step))
 
-    def connect_steps(self, upstream: BaseStep, downstream: BaseStep) -> None:
-        """Let the rows of ``upstream`` flow into ``downstream``; ``>>`` does this."""
-        for step in (upstream, downstream):
+    def connect_steps(
+        self, upstream: BaseStep, *downstream: BaseStep, routing: RoutingBatchFunction | None = None
+    ) -> None:
+        """Let rows flow into each of ``downstream``, or each batch into those chosen; ``>>`` does this."""
+        for step in (upstream, *downstream):
             if step.pipeline is not self:
-                raise GraphError(
-                    f"Step '{label_of(step)}' is not in {self!r}: create it inside the same "
-                    "`with Pipeline(...) as pipeline:` block, or with `pipeline=pipeline`."
-                )
-        self.graph.connect(label_of(upstream), label_of(downstream))
+                raise GraphError(_not_in(self, step))
+        self.graph.connect_all(label_of(upstream), map(label_of, downstream), routing)
 
     def run(
         self,
@@ -300,6 +300,13 @@ def _listeners(progress: str, engine: Engine, profile: bool | str | os.PathLike[
     shown = make_progress(progress, redraw=engine != "inline")
     trace = make_profile(profile, silent=progress == "none")
     return (shown,) if trace is None else (shown, trace)
+
+
+def _not_in(pipeline: Pipeline, step: BaseStep) -> str:
+    return (
+        f"Step '{label_of(step)}' is not in {pipeline!r}: create it inside the same "
+        "`with Pipeline(...) as pipeline:` block, or with `pipeline=pipeline`."
+    )
 
 
 def _prepared(graph: Graph, parameters: Parameters | None, dataset: Any, dataset_batch_size: int) -> Graph:

@@ -17,9 +17,11 @@ from distill_ray import __version__
 from distill_ray.credentials import shown
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.graph import Graph
+from distill_ray.graph.routing import Routing
 from distill_ray.signature.stand_in import is_secret
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep
 from distill_ray.steps.marks import is_unsigned
+from distill_ray.steps.routing import RoutingBatchFunction, SampleSteps
 from distill_ray.steps.secrets import is_credential
 
 TYPE_INFO = "type_info"
@@ -43,9 +45,21 @@ def dump_pipeline(described: Mapping[str, Any], graph: Graph) -> dict[str, Any]:
             ],
             "connections": [{"from": name, "to": to} for name, to in successors.items() if to],
             "order_of_inputs": {name: above for name, above in predecessors.items() if len(above) > 1},
+            "routing_batch_functions": [
+                {"step": name, "to": list(routing.steps), **_dump_routing(routing.function, name)}
+                for name, routing in graph.routings.items()
+            ],
         },
         "requirements": described["requirements"],
     }
+
+
+def _dump_routing(routing: RoutingBatchFunction, step: str) -> dict[str, Any]:
+    function = routing.routing_function
+    if isinstance(function, SampleSteps):
+        return {"description": routing.description, **_dump_model(function, f"routing after step '{step}'")}
+    info = {"module": getattr(function, "__module__", ""), "name": getattr(function, "__qualname__", "")}
+    return {"description": routing.description, TYPE_INFO: info}
 
 
 def _dump(value: Any, where: str) -> Any:
@@ -117,7 +131,25 @@ def _load_graph(tree: Mapping[str, Any]) -> Graph:
     edges.sort(key=lambda edge: order.get(edge[1], [edge[0]]).index(edge[0]))
     for upstream, downstream in edges:
         graph.connect(upstream, downstream)
+    for entry in tree.get("routing_batch_functions", []):
+        upstream, steps = entry["step"], entry["to"]
+        if missing := [name for name in steps if upstream not in graph.predecessors(name)]:
+            raise GraphError(
+                f"Batches of '{upstream}' are routed to '{missing[0]}', which does not follow it."
+            )
+        graph.routings[upstream] = Routing(_load_routing(entry), {name: name for name in steps})
     return graph
+
+
+def _load_routing(entry: Mapping[str, Any]) -> RoutingBatchFunction:
+    where = f"the routing after step '{entry['step']}'"
+    found = _find(entry[TYPE_INFO], where)
+    if found is SampleSteps:
+        return RoutingBatchFunction(SampleSteps(n=entry["n"]), entry["description"])
+    if isinstance(found, RoutingBatchFunction):
+        return found
+    name = entry[TYPE_INFO]
+    raise GraphError(f"{where}: `{name['module']}.{name['name']}` is no routing batch function.")
 
 
 def _load(tree: Any, where: str) -> Any:
@@ -132,6 +164,15 @@ def _load(tree: Any, where: str) -> Any:
 
 
 def _find_model(info: Mapping[str, str], where: str) -> type[BaseModel]:
+    found = _find(info, where)
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):  # a file must not call what it likes
+        raise GraphError(
+            f"{where}: `{info['module']}.{info['name']}` is no class of a step, a model or the like."
+        )
+    return found
+
+
+def _find(info: Mapping[str, str], where: str) -> Any:
     module_name, qualified = info["module"], info["name"]
     try:
         found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
@@ -140,10 +181,8 @@ def _find_model(info: Mapping[str, str], where: str) -> type[BaseModel]:
     except (ImportError, AttributeError) as error:
         raise GraphError(
             f"{where}: cannot import `{qualified}` from `{module_name}`: {error}. A pipeline's file names "
-            "classes, it does not hold them: they must be importable where it is loaded."
+            "classes and functions, it does not hold them: they must be importable where it is loaded."
         ) from error
-    if not (isinstance(found, type) and issubclass(found, BaseModel)):  # a file must not call what it likes
-        raise GraphError(f"{where}: `{module_name}.{qualified}` is no class of a step, a model or the like.")
     return found
 
 

@@ -18,6 +18,7 @@ from distill_ray.declaration import Declaration
 from distill_ray.errors import GraphError, ParameterError, TransientError
 from distill_ray.resources import StepResources
 from distill_ray.steps.marks import is_runtime_parameter
+from distill_ray.steps.routing import RoutingBatchFunction
 from distill_ray.steps.tokens import metadata_tokens
 from distill_ray.types import Row, RuntimeParameter, StepColumns, Unsigned
 
@@ -36,8 +37,10 @@ class StepRegistry(Protocol):
     def add_step(self, step: BaseStep) -> None:
         """Take the step in, giving it a name if it has none."""
 
-    def connect_steps(self, upstream: BaseStep, downstream: BaseStep) -> None:
-        """Let the output of ``upstream`` flow into ``downstream``."""
+    def connect_steps(
+        self, upstream: BaseStep, *downstream: BaseStep, routing: RoutingBatchFunction | None = None
+    ) -> None:
+        """Let the output of ``upstream`` flow into the others, or each batch into those that are chosen."""
 
 
 ACTIVE_REGISTRY: ContextVar[StepRegistry | None] = ContextVar("distill_ray_active_pipeline", default=None)
@@ -186,18 +189,22 @@ class BaseStep(Declaration):
     def unload(self) -> None:
         """Give back what `load` took, once in each replica."""
 
-    def connect(self, *steps: BaseStep) -> None:
-        """Let this step's output flow into each of ``steps``."""
+    def connect(self, *steps: BaseStep, routing_batch_function: RoutingBatchFunction | None = None) -> None:
+        """Let this step's output flow into each of ``steps``, or each batch into those that are chosen."""
         if self.pipeline is None:
             raise GraphError(
                 f"Step '{label_of(self)}' is in no pipeline: create it inside "
                 "`with Pipeline(...) as pipeline:` or pass `pipeline=`."
             )
-        for step in _as_steps(steps):
-            self.pipeline.connect_steps(self, step)
+        self.pipeline.connect_steps(self, *_as_steps(steps), routing=routing_batch_function)
 
     def __rshift__(self, other: Any) -> Any:
-        """``a >> b`` and ``a >> [b, c]``; gives back the right-hand side, so that it can go on."""
+        """``a >> b`` and ``a >> [b, c]``; gives back the right-hand side, so that it can go on.
+
+        ``a >> routing >> [b, c]`` sends each batch of rows to those that `routing_batch_function` chooses.
+        """
+        if isinstance(other, RoutingBatchFunction):
+            return other.after(self)
         self.connect(*_as_steps(other))
         return other
 

@@ -67,6 +67,18 @@ def step_function(step: BaseStep) -> StepFunction:
         raise SignatureError(f"Step '{label_of(step)}': {error}") from error
 
 
+def signature_of(value: object, label: str) -> str:
+    """Sign what is no step, such as a function.
+
+    Raises:
+        SignatureError: it cannot be signed; names it by ``label``.
+    """
+    try:
+        return Encoding(_Signing().stand_in).digest(value)
+    except SignatureError as error:
+        raise SignatureError(f"{label}: {error}") from error
+
+
 def _handing(step: BaseStep) -> dict[str, Any]:
     """Of a row-wise step, which columns it is handed, and whether it is given back the others."""
     if not isinstance(step, Step) or not is_row_wise(step):

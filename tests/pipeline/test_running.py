@@ -51,6 +51,7 @@ def test_the_steps_of_a_run_are_remembered_under_the_pipelines_name(cache_root: 
                     "predecessors": [],
                     "limit": None,
                     "batch_size": None,
+                    "routing": None,
                 },
                 "add": {
                     "class": "Add",
@@ -59,6 +60,7 @@ def test_the_steps_of_a_run_are_remembered_under_the_pipelines_name(cache_root: 
                     "predecessors": ["load"],
                     "limit": None,
                     "batch_size": 50,
+                    "routing": None,
                 },
             },
         }

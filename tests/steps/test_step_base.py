@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.models import OpenAILLM
 from distill_ray.steps.base import ACTIVE_REGISTRY, BaseStep, GeneratorStep, GlobalStep, Step, snake_case
+from distill_ray.steps.routing import RoutingBatchFunction
 from distill_ray.steps.tasks import Task, TextGeneration
 from distill_ray.types import GeneratorStepOutput, RuntimeParameter, StepInput, StepOutput
 
@@ -46,8 +47,10 @@ class Registry:
         self.steps += 1
         step.bind(self, step.name or f"step_{self.steps}")
 
-    def connect_steps(self, upstream: BaseStep, downstream: BaseStep) -> None:
-        self.edges.append((upstream.name, downstream.name))
+    def connect_steps(
+        self, upstream: BaseStep, *downstream: BaseStep, routing: RoutingBatchFunction | None = None
+    ) -> None:
+        self.edges += [(upstream.name, step.name) for step in downstream]
 
 
 @pytest.fixture
