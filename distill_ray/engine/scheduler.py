@@ -278,8 +278,7 @@ class Scheduler:
             yield from commit(state)
         if state.gave:
             state.gave = False
-            for edge in state.outputs:
-                self._changed.update(edge.consumers)
+            self._changed.update(name for edge in state.outputs for name in edge.consumers)
 
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":

