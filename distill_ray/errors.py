@@ -16,6 +16,8 @@ DistillRayError
 ├── StepError           a step raised while running
 │   └── DamagedPartError    rows that a step needs are stored no more: another attempt computes them
 └── RunInterruptedError the run was stopped; run it again to resume
+
+ProcessUnusableError stands apart: it is no Exception.
 """
 
 from __future__ import annotations
@@ -121,3 +123,11 @@ def _place(rows: tuple[int, int] | None) -> str:
         return ""
     first, last = rows[0], rows[1] - 1
     return f", input row {first}" if first == last else f", input rows {first} to {last}"
+
+
+class ProcessUnusableError(BaseException):
+    """What this process loaded is dead, such as an engine in a process of its own, and does not come back.
+
+    A replica that raises it is ended and replaced, and its work given to others. It is no ``Exception``: code
+    that goes on after a request or a row that failed must not go on after this.
+    """

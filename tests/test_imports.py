@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 
-CLIENTS = {"gcsfs", "openai", "huggingface_hub", "xllamacpp", "pandas", "datasets"}
+CLIENTS = {"gcsfs", "openai", "huggingface_hub", "xllamacpp", "vllm", "pandas", "datasets"}
 HEAVY = {"ray", "pyarrow", "fsspec", "rich", *CLIENTS}
 
 DOORS = {
@@ -38,6 +38,7 @@ DOORS = {
         "LLMStatistics",
         "LlamaCppLLM",
         "OpenAILLM",
+        "vLLM",
     ],
     "distill_ray.steps": [
         "GeneratorStep",
@@ -116,7 +117,9 @@ def test_a_distiset_loads_arrow_and_nothing_else_that_is_heavy() -> None:
 
 
 def test_declaring_models_loads_no_client_and_no_engine() -> None:
-    models = "m.LlamaCppLLM(), m.OpenAILLM(model='m'), m.InferenceEndpointsLLM(model_id='m')"
+    models = (
+        "m.LlamaCppLLM(), m.vLLM(model='m/m'), m.OpenAILLM(model='m'), m.InferenceEndpointsLLM(model_id='m')"
+    )
     assert in_a_new_process(f"import distill_ray.models as m; {models}")[0] == set()
 
 
@@ -161,7 +164,7 @@ TESTING = ROOT / "distill_ray" / "testing"
 
 def test_what_the_package_imports_is_declared() -> None:
     assert distributions(imported("distill_ray")) <= declared(
-        "dependencies", "pandas", "hf", "s3", "azure", "testing"
+        "dependencies", "pandas", "hf", "s3", "azure", "vllm", "testing"
     )
 
 

@@ -15,6 +15,7 @@ from distill_ray.engine.blocks import LIVE_BYTES
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import Event, Flushed, ReplicaReady, WorkDone
 from distill_ray.engine.worker import Worker, WorkerSetup
+from distill_ray.errors import ProcessUnusableError, StepError
 from distill_ray.resources import StepResources
 
 
@@ -44,7 +45,10 @@ class InlineExecutor:
     def send(self, work: SendWork) -> None:
         """Call a replica."""
         handed_over = [self._blocks[block] for block in work.live]
-        block, record = self._workers[work.step, work.replica].run(work.work, handed_over)
+        try:
+            block, record = self._workers[work.step, work.replica].run(work.work, handed_over)
+        except ProcessUnusableError as error:  # there is no other process to go on in
+            raise StepError(work.step, str(error)) from error
         if block is not None:
             self._blocks[block.id] = block
         self._events.put(WorkDone(work.step, work.replica, work.work.block, record, time.monotonic()))

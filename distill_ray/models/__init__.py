@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distill_ray.models.llm import LLM, AsyncLLM, ChatItem, ChatType
     from distill_ray.models.openai import OpenAILLM
     from distill_ray.models.outputs import GenerateOutput, LLMStatistics
+    from distill_ray.models.vllm import vLLM
 
 _HOMES = {
     "AsyncLLM": "distill_ray.models.llm",
@@ -25,6 +26,7 @@ _HOMES = {
     "LLMStatistics": "distill_ray.models.outputs",
     "LlamaCppLLM": "distill_ray.models.llama_cpp",
     "OpenAILLM": "distill_ray.models.openai",
+    "vLLM": "distill_ray.models.vllm",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "LLMStatistics",
     "LlamaCppLLM",
     "OpenAILLM",
+    "vLLM",
 ]
 
 

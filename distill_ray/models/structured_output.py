@@ -26,6 +26,19 @@ JsonSchema: TypeAlias = Annotated[dict[str, Any], BeforeValidator(json_schema_of
 """A JSON schema that every answer must follow."""
 
 
+def constraint_of(value: Any) -> dict[str, Any]:
+    """Return ``{"format": "json" | "regex", "schema": ...}`` of such a one, a schema or a pydantic model."""
+    if isinstance(value, dict) and value.get("format") == "regex":
+        if not isinstance(value.get("schema"), str):
+            raise ParameterError("structured_output: of format 'regex' the schema is the expression, a text.")
+        return {"format": "regex", "schema": value["schema"]}
+    return {"format": "json", "schema": json_schema_of(value)}
+
+
+Constraint: TypeAlias = Annotated[dict[str, Any], BeforeValidator(constraint_of)]
+"""What every answer must follow: a JSON schema, or a regular expression."""
+
+
 def check_only_schema(response_format: dict[str, Any] | None) -> None:
     """Refuse a ``response_format`` beside ``structured_output``, which asks for one of its own."""
     if response_format is not None:

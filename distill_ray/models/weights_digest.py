@@ -1,4 +1,4 @@
-"""The SHA-256 of a file of weights, computed once for as long as the file does not change."""
+"""The SHA-256 of weights, of a file or a folder, computed once for as long as no file changes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,20 @@ def file_sha256(path: Path) -> str:
         _write_note(key, digest)
     _known[key] = digest
     return digest
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return the hexadecimal SHA-256 of a folder: of its files' names and contents.
+
+    Hidden files and folders, and texts for readers (``.md``), do not count.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in name.split("/"))
+        if not is_hidden and path.suffix.lower() != ".md" and path.is_file():
+            encoded = name.encode("utf-8", "surrogateescape")
+            digest.update(len(encoded).to_bytes(8, "big") + encoded + bytes.fromhex(file_sha256(path)))
+    return digest.hexdigest()
 
 
 def _hash(path: Path) -> str:

@@ -12,6 +12,11 @@ from ray import cloudpickle
 from distill_ray.cache.writer import Block, WrittenPart
 from distill_ray.engine.messages import Failure, Work, WorkRecord
 from distill_ray.engine.worker import Worker
+from distill_ray.errors import ProcessUnusableError
+
+
+class ReplicaDeadError(RuntimeError):
+    """What the driver sees of a `ProcessUnusableError`, which Ray does not carry: it replaces the replica."""
 
 
 class ReplicaActor:
@@ -50,7 +55,10 @@ class ReplicaActor:
 
     def run(self, work: Work, *handed_over: Block) -> tuple[Block | None, WorkRecord]:
         """Compute; the rows stay in the object store, the record goes to the driver."""
-        return self._loaded().run(work, handed_over)
+        try:
+            return self._loaded().run(work, handed_over)
+        except ProcessUnusableError as error:
+            raise ReplicaDeadError(str(error)) from error
 
     def flush(self) -> tuple[tuple[WrittenPart, ...], Failure | None]:
         """Write all rows that are left."""

@@ -216,7 +216,8 @@ class RayExecutor:
                     self._events.put(lost(error))
                     return
                 # Whatever it is, the call is lost; the scheduler says for which rows.
-                reason, with_node = type(error).__name__, _went_with_node(error)
+                reason = type(getattr(error, "cause", None) or error).__name__
+                with_node = _went_with_node(error)
                 self._events.put(ReplicaLost(step, replica, reason, str(error), with_node))
 
         ref.future().add_done_callback(report)
