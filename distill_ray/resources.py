@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from distill_ray.declaration import Declaration
 from distill_ray.types import RuntimeParameter
@@ -19,6 +20,9 @@ class StepResources(Declaration):
         memory: bytes of memory a replica reserves.
         resources: custom resources of the cluster, by name.
         accelerator_type: the kind of accelerator a node must have, for example ``"A100"``.
+        across_nodes: a replica's GPUs may be on several nodes: each replica reserves a Ray placement group
+            with a bundle for each GPU, and its process runs in the first. Only for what makes processes of
+            its own in the group, as the model `vLLM` does.
     """
 
     replicas: RuntimeParameter[int | tuple[int, int]] = 1
@@ -27,6 +31,7 @@ class StepResources(Declaration):
     memory: RuntimeParameter[int | None] = Field(default=None, ge=0)
     resources: RuntimeParameter[dict[str, float] | None] = None
     accelerator_type: RuntimeParameter[str | None] = None
+    across_nodes: RuntimeParameter[bool] = False
 
     @property
     def needs(self) -> dict[str, float]:
@@ -35,6 +40,15 @@ class StepResources(Declaration):
         if self.accelerator_type:
             amounts[f"accelerator_type:{self.accelerator_type}"] = 0.001
         return {name: amount for name, amount in amounts.items() if amount}
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What one replica reserves on one node, and on others or the same; its process runs in the first."""
+        if not self.across_nodes:
+            return [self.needs]
+        accelerator = f"accelerator_type:{self.accelerator_type}"
+        of_gpu = {name: n for name, n in {**self.needs, "GPU": 1}.items() if name in ("GPU", accelerator)}
+        return [{**self.needs, "GPU": 1}, *(dict(of_gpu) for _ in range(int(self.gpus or 0) - 1))]
 
     @property
     def fewest(self) -> int:
@@ -62,3 +76,9 @@ class StepResources(Declaration):
         if gpus is not None and gpus > 1 and gpus % 1:
             raise ValueError("above 1 GPU only whole numbers can be reserved")
         return gpus
+
+    @model_validator(mode="after")
+    def _check_across_nodes(self) -> Self:
+        if self.across_nodes and (not self.gpus or self.gpus % 1):
+            raise ValueError("across_nodes is for whole GPUs: say in `gpus` how many a replica has in all")
+        return self

@@ -28,6 +28,8 @@ def test_a_gpu_may_be_shared_and_several_may_be_reserved(gpus: float) -> None:
         ({"replicas": (3, 2)}, "'replicas': the fewest replicas come first, then the most"),
         ({"replicas": (1, 2, 3)}, "'replicas"),
         ({"cpus": -1}, "'cpus': .* got -1"),
+        ({"gpus": 0.5, "across_nodes": True}, "across_nodes is for whole GPUs"),
+        ({"across_nodes": True}, "across_nodes is for whole GPUs"),
         ({"gpu": 1}, r"no parameter 'gpu'\. Its parameters: replicas, cpus, gpus, memory"),
     ],
 )
@@ -56,3 +58,10 @@ def test_what_a_replica_needs_has_the_names_of_the_cluster() -> None:
     needs = {"CPU": 1.5, "GPU": 0.5, "memory": 10, "ssd": 1, "accelerator_type:L4": 0.001}
     assert resources.needs == needs
     assert StepResources(cpus=0).needs == {}
+
+
+def test_gpus_across_nodes_are_reserved_one_by_one_and_what_else_is_needed_with_the_first() -> None:
+    resources = StepResources(cpus=2, gpus=3, resources={"ssd": 1}, accelerator_type="L4", across_nodes=True)
+    gpu = {"GPU": 1, "accelerator_type:L4": 0.001}
+    assert resources.bundles == [{"CPU": 2, "ssd": 1, **gpu}, gpu, gpu]
+    assert StepResources(cpus=2, gpus=3).bundles == [{"CPU": 2, "GPU": 3}]

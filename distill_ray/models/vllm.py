@@ -11,7 +11,8 @@ from pydantic import Field, PrivateAttr
 from distill_ray.environment import spread_gpus
 from distill_ray.errors import ModelError, ParameterError
 from distill_ray.models.hf_model import HFModel
-from distill_ray.models.llm import AsyncLLM, ChatType, GenerateOutput, join_outputs
+from distill_ray.models.llm import AsyncLLM, ChatType
+from distill_ray.models.outputs import GenerateOutput, join_outputs
 from distill_ray.models.structured_output import Constraint
 from distill_ray.models.vllm_engine import Engine
 from distill_ray.types import RuntimeParameter, Unsigned

@@ -14,7 +14,8 @@ from typing_extensions import Self
 
 from distill_ray.errors import ModelError, ParameterError, ProcessUnusableError
 from distill_ray.models.hf_model import HFModel
-from distill_ray.models.llm import ChatType, GenerateOutput
+from distill_ray.models.llm import ChatType
+from distill_ray.models.outputs import GenerateOutput
 
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM can be told that an adapter's rank is at most."""

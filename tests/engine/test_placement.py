@@ -59,3 +59,12 @@ def test_the_refusal_says_what_each_kind_of_node_has() -> None:
         check_placeable("huge", StepResources(cpus=4, gpus=2), nodes)
     assert "declares CPU 4, GPU 2 for each replica" in str(refused.value)
     assert "10.0.0.1: CPU 8, GPU 0; 2 nodes (10.0.0.2): CPU 2, GPU 1." in str(refused.value)
+
+
+def test_gpus_across_nodes_need_not_be_on_one() -> None:
+    spread = StepResources(cpus=1, gpus=2, across_nodes=True)
+    assert not fit_together([StepResources(cpus=1, gpus=2)], [NODE, NODE])
+    assert fit_together([spread], [NODE, NODE])
+    assert not fit_together([spread, spread], [NODE, NODE, NODE])
+    with pytest.raises(ResourceError, match=r"Step 'huge' declares CPU 1, GPU 2 .* do not have together"):
+        check_placeable("huge", spread, [NODE])

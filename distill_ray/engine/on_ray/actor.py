@@ -12,6 +12,7 @@ from ray import cloudpickle
 from distill_ray.cache.writer import Block, WrittenPart
 from distill_ray.engine.messages import Failure, Work, WorkRecord
 from distill_ray.engine.worker import Worker
+from distill_ray.environment import SPREAD_GPUS_VARIABLE
 from distill_ray.errors import ProcessUnusableError
 
 
@@ -25,8 +26,10 @@ class ReplicaActor:
     ``__init__`` does nothing that can fail, since Ray would report that as the actor's death.
     """
 
-    def __init__(self, name: str, *, sees_gpus: bool) -> None:
+    def __init__(self, name: str, *, sees_gpus: bool, spread_gpus: int = 0) -> None:
         self._name = name
+        if spread_gpus:
+            os.environ[SPREAD_GPUS_VARIABLE] = str(spread_gpus)
         if not sees_gpus:
             # Ray leaves the variable unset for actors without GPUs, who would then see all of them.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""

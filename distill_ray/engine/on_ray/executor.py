@@ -26,6 +26,7 @@ from distill_ray.engine.messages import (
     RowsLost,
     WorkDone,
 )
+from distill_ray.engine.on_ray.across_nodes import Groups
 from distill_ray.engine.on_ray.actor import ReplicaActor
 from distill_ray.engine.on_ray.placement import (
     actor_options,
@@ -52,6 +53,7 @@ class RayExecutor:
         self._patience = patience(wait_for_resources)
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
+        self._groups = Groups()
         self._places = Places(self._patience or WAIT_SECONDS)
         self._blocks: dict[int, Any] = {}
         self._setups: dict[tuple[str, bool], Any] = {}
@@ -82,7 +84,13 @@ class RayExecutor:
         resources = setup.resources
         actor: Any = ray.remote(ReplicaActor)
         options = actor_options(resources, setup.calls_at_once)
-        handle = actor.options(**options).remote(f"{step}/{replica}", sees_gpus=bool(resources.gpus))
+        spread_gpus = 0
+        if resources.across_nodes:
+            options |= self._groups.reserve(step, replica, resources)
+            spread_gpus = len(resources.bundles)
+        handle = actor.options(**options).remote(
+            f"{step}/{replica}", sees_gpus=bool(resources.gpus), spread_gpus=spread_gpus
+        )
         self._actors[step, replica] = handle
         if not setup.joins:
             self._places.wait(step, replica, resources)
@@ -145,7 +153,11 @@ class RayExecutor:
         closed = actor.close.remote()
         self._closing[closed] = actor
         # Ray ends an actor that nobody refers to, and gives its resources back to steps that wait for them.
-        closed.future().add_done_callback(lambda _: self._closing.pop(closed, None))
+        closed.future().add_done_callback(lambda _: self._closed(closed, step, replica))
+
+    def _closed(self, closed: Any, step: str, replica: int) -> None:
+        self._closing.pop(closed, None)
+        self._groups.remove(step, replica)
 
     def abandon(self, step: str, replica: int) -> None:
         """End a replica that may not be up yet; Ray may not even have found it a place."""
@@ -154,6 +166,7 @@ class RayExecutor:
         else:
             self._places.gone(step, replica)
             ray.kill(self._actors.pop((step, replica)))
+            self._groups.remove(step, replica)
 
     def release(self, blocks: tuple[int, ...]) -> None:
         """Forget rows in memory."""
@@ -183,6 +196,7 @@ class RayExecutor:
             actor = self._actors.pop((event.step, event.replica), None)
             if actor is not None:
                 ray.kill(actor)  # it may only be out of reach: others do its work from now on
+            self._groups.remove(event.step, event.replica)
 
     def close(self, *, at_once: bool = False) -> None:
         """Let replicas that have loaded unload, unless it is to be at once; end the others."""
@@ -196,6 +210,7 @@ class RayExecutor:
         finally:
             for actor in list(self._closing.values()):
                 ray.kill(actor)
+            self._groups.close()
         self._actors.clear()
         self._closing.clear()
         self._blocks.clear()

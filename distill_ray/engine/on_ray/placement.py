@@ -56,8 +56,9 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
     asked = wanted(resources)
     if is_placeable(resources, nodes):
         return
+    who_has = "the nodes do not have together" if resources.across_nodes else "no node of the cluster has"
     raise ResourceError(
-        f"Step '{step}' declares {_spoken(asked)} for each replica, which no node of the cluster has: "
+        f"Step '{step}' declares {_spoken(asked)} for each replica, which {who_has}: "
         f"{_what_nodes_have(asked, nodes)}. Lower `resources` of the step, or add a node that has them. "
         "Where an autoscaler adds nodes, say how many seconds to wait: run(wait_for_resources=1800), or "
         "DISTILL_RAY_WAIT_FOR_RESOURCES=1800."
@@ -90,16 +91,19 @@ def _some(addresses: Sequence[str]) -> str:
 
 
 def is_placeable(resources: StepResources, nodes: Sequence[Amounts]) -> bool:
-    """Whether some node could hold a replica, if it held nothing else."""
-    asked = wanted(resources)
-    return any(_holds(node, asked) for node in nodes)
+    """Whether some node, or several together, could hold a replica, if they held nothing else."""
+    return fit_together([resources], nodes)
+
+
+def may_run_on(node: Amounts, resources: StepResources) -> bool:
+    """Whether a replica's process could run on the node."""
+    return _holds(node, resources.bundles[0])
 
 
 def fit_together(replicas: Sequence[StepResources], nodes: Sequence[Amounts]) -> bool:
     """Whether all replicas find room at the same time on empty nodes, each on the first that has room."""
     free = [dict(node) for node in nodes]
-    for resources in replicas:
-        asked = wanted(resources)
+    for asked in (bundle for resources in replicas for bundle in resources.bundles):
         node = next((node for node in free if _holds(node, asked)), None)
         if node is None:
             return False

@@ -18,7 +18,7 @@ from distill_ray.cache.root_probe import (
     wrong_answers,
 )
 from distill_ray.engine.on_ray.each_node import RayNode, Reply, ask_each, living_nodes, own_node
-from distill_ray.engine.on_ray.placement import is_placeable
+from distill_ray.engine.on_ray.placement import may_run_on
 from distill_ray.errors import ClusterError, StorageError
 from distill_ray.resources import StepResources
 from distill_ray.storage import Storage
@@ -98,7 +98,7 @@ def _answer(probe: RootProbe, name: str) -> tuple[str, str]:
 
 
 def _may_run(node: RayNode, steps: Mapping[str, StepResources]) -> bool:
-    return any(is_placeable(resources, [node.resources]) for resources in steps.values())
+    return any(may_run_on(node.resources, resources) for resources in steps.values())
 
 
 def _refusal(storage: Storage, problems: Mapping[RayNode, str], asked: int) -> str:
