@@ -6,6 +6,7 @@ such as vLLM's executor on Ray, finds the group as the current one and gives eac
 
 from __future__ import annotations
 
+import queue
 from typing import Any
 
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -19,6 +20,7 @@ class Groups:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, int], PlacementGroup] = {}
+        self._left: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
 
     def reserve(self, step: str, replica: int, resources: StepResources) -> dict[str, Any]:
         """Ask for a replica's group, on as few nodes as possible; return what its actor asks for instead."""
@@ -31,6 +33,16 @@ class Groups:
         """Give a replica's reservation back; ends what still runs in it."""
         if (group := self._groups.pop((step, replica), None)) is not None:
             remove_placement_group(group)
+
+    def leave(self, step: str, replica: int) -> None:
+        """Have a reservation given back soon: Ray's own thread may say so, which removing would block."""
+        if (step, replica) in self._groups:
+            self._left.put((step, replica))
+
+    def remove_left(self) -> None:
+        """Give back what is to be."""
+        while not self._left.empty():
+            self.remove(*self._left.get())
 
     def close(self) -> None:
         """Give all reservations back."""

@@ -157,7 +157,7 @@ class RayExecutor:
 
     def _closed(self, closed: Any, step: str, replica: int) -> None:
         self._closing.pop(closed, None)
-        self._groups.remove(step, replica)
+        self._groups.leave(step, replica)
 
     def abandon(self, step: str, replica: int) -> None:
         """End a replica that may not be up yet; Ray may not even have found it a place."""
@@ -180,6 +180,7 @@ class RayExecutor:
     def next_event(self) -> Event:
         """Wait for the next event."""
         while True:
+            self._groups.remove_left()
             if (waits := self._places.look()) is not None:
                 return waits
             with suppress(queue.Empty):
