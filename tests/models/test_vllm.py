@@ -155,16 +155,16 @@ def test_a_long_answer_does_not_hold_up_those_that_are_asked_for_later(llm: vLLM
         ended.append(number)
 
     async def all_at_once() -> None:
-        await asyncio.gather(ask(0, 120), *(ask(number, 4) for number in range(1, 30)))
+        await asyncio.gather(ask(0, 40), *(ask(number, 2) for number in range(1, 12)))
 
     llm._run(all_at_once())
-    assert len(ended) == 30
+    assert len(ended) == 12
     assert ended[-1] == 0
 
 
 def test_what_is_no_model_and_an_unknown_argument_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"cannot load '.*verbose=True"):
+    with pytest.raises(ModelError, match=r"(?s)cannot load '.*verbose=True"):
         vLLM(model=str(tmp_path)).load()
     with pytest.raises(ParameterError, match="has no 'max_model_length'"):
         vLLM(model=FOLDER, extra_kwargs={"max_model_length": 3}).load()
