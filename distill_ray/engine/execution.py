@@ -40,13 +40,12 @@ from distill_ray.engine.messages import (
     UnitsFound,
     WorkDone,
 )
-from distill_ray.engine.routing import RouteSpec
 from distill_ray.engine.row_flow import lacks_rows
-from distill_ray.engine.scheduler import Scheduler
+from distill_ray.engine.scheduled import scheduler_of
 from distill_ray.engine.single_flight import SingleFlight, Watcher
-from distill_ray.engine.step_state import Phase, StepSpec
+from distill_ray.engine.step_state import Phase
 from distill_ray.engine.stopping import end_at_once, stop_on_signals
-from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored_rows, stored_units
+from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored_rows
 from distill_ray.engine.timeline import Timeline
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
@@ -64,17 +63,10 @@ from distill_ray.events import (
     StepFailed,
     StepFinished,
 )
-from distill_ray.graph.streams import convergences
 from distill_ray.plan import Plan
 from distill_ray.steps.base import (
-    GeneratorStep,
-    Step,
-    batches_at_once_of,
     detached,
-    is_row_wise,
-    kind_of,
 )
-from distill_ray.steps.declared import declared_columns
 
 
 @dataclass(frozen=True)
@@ -121,45 +113,9 @@ def execute(
     return execution.manifests
 
 
-def _spec(plan: Plan, name: str, settings: RunSettings) -> StepSpec:
-    """How the scheduler sees a step."""
-    step = plan.graph.steps[name]
-    assert isinstance(step, Step | GeneratorStep)
-    return StepSpec(
-        name=name,
-        predecessors=plan.graph.predecessors(name),
-        kind=kind_of(step),
-        batch_size=step.batch_size if isinstance(step, GeneratorStep) else step.input_batch_size,
-        replicas=step.resources.most,
-        stage=settings.stages.get(name, 0),
-        max_batches=settings.max_batches,
-        columns=declared_columns(step) if isinstance(step, Step) and is_row_wise(step) else None,
-        joins_input=isinstance(step, Step) and step.joins_input,
-        strides=step.strides if isinstance(step, Step) else (),
-        check_share=settings.check_share,
-        leaves_out=isinstance(step, Step) and step.on_error == "skip",
-        batches_at_once=batches_at_once_of(step),
-        branches=tuple(plan.graph.branch(source, name) for source in plan.graph.predecessors(name)),
-        converges=convergences(plan.graph).get(name) if plan.routings else None,
-    )
-
-
 def _write_preimage(store: CacheStore, plan: Plan, name: str) -> None:
     function = plan.functions[name]
     store.write_preimage(plan[name].function, function.preimage, function.code)
-
-
-def _routes(plan: Plan) -> list[RouteSpec]:
-    """How the scheduler sees the routings, with what earlier runs chose whose outputs are read."""
-    lineage: dict[str, str] = {}
-    for step in plan.steps:
-        lineage.update(step.manifest.lineage if step.manifest is not None else {})
-    return [
-        RouteSpec(
-            upstream, routing.batch_size, routing.choice, before=lineage.get(plan.routing_key(upstream), "")
-        )
-        for upstream, routing in plan.routings.items()
-    ]
 
 
 class _Execution:
@@ -187,13 +143,8 @@ class _Execution:
         }
         flight = settings.flight
         self._watcher = Watcher(flight, self._running, executor.submit) if flight else None
-        self._scheduler = Scheduler(
-            [_spec(plan, name, settings) for name in self._running],
-            stored_units(self._running),
-            live_bytes=executor.live_bytes(),
-            awaited=self._watcher.awaited if self._watcher else (),
-            routes=_routes(plan),
-        )
+        awaited = self._watcher.awaited if self._watcher else ()
+        self._scheduler = scheduler_of(plan, self._running, settings, executor.live_bytes(), awaited)
         self._timeline = Timeline(self._scheduler, emit)
 
     def run(self) -> None:
