@@ -148,22 +148,31 @@ def row_digests(rows: Sequence[Row]) -> bytes:
     Raises:
         RowError: a row holds what cannot be stored exactly.
     """
-    orders: dict[tuple[str, ...], tuple[str, ...]] = {}
+    dumps, only_leaves = orjson.dumps, _hold_only_leaves(rows)
+    last: tuple[str, ...] | None = None
+    order: tuple[str, ...] = ()
     digests = []
     for index, row in enumerate(rows):
         try:
             keys = tuple(row)
-            order = orders.get(keys)
-            if order is None:
-                order = orders[keys] = tuple(sorted(keys))
+            if keys != last:  # the rows of a batch mostly have the same
+                order, last = tuple(sorted(keys)), keys
             ordered = row if order == keys else {key: row[key] for key in order}
-            preimage: bytes | None = orjson.dumps(ordered, option=_EXACT)
-            if _holds_float(row.values(), _is_written_variously):
+            preimage: bytes | None = dumps(ordered, option=_EXACT)
+            if not only_leaves and _holds_float(row.values(), _is_written_variously):
                 preimage = None
         except TypeError:
             preimage = None
         digests.append(sha256(preimage or _canonical(row, index)).digest()[:DIGEST_SIZE])
     return b"".join(digests)
+
+
+def _hold_only_leaves(rows: Sequence[Row]) -> bool:
+    """Tell at a glance whether no row holds a float, or anything that one may be in."""
+    try:
+        return _LEAVES.issuperset(map(type, chain.from_iterable(map(dict.values, rows))))
+    except TypeError:  # a row that is no dict: it is dealt with by itself
+        return False
 
 
 def _canonical(row: Row, index: int) -> bytes:
@@ -213,11 +222,13 @@ def _values(rows: Sequence[Row], key: Any) -> list[Any]:
 
 
 def _encode_column(name: str, values: list[Any]) -> tuple[Any, Any]:
-    if not _kinds(values) <= _STORED:
+    kinds = set(map(type, values))
+    if not kinds | _element_kinds(kinds, values) <= _STORED:
         values = _normalise_column(name, values)
-    native = _native_type(values)
+        kinds = set(map(type, values))
+    native = _native_type(kinds, values)
     if native is not None:
-        has_gaps = _Missing in set(map(type, values))
+        has_gaps = _Missing in kinds
         plain = [None if value is _MISSING else value for value in values] if has_gaps else values
         try:
             data = pa.array(plain, native, from_pandas=False)
@@ -235,26 +246,23 @@ def _normalise_column(name: str, values: list[Any]) -> list[Any]:
     ]
 
 
-def _kinds(values: list[Any]) -> set[type]:
-    """Give the types of a column's values, and of the elements of its lists."""
-    kinds = set(map(type, values))
-    if list in kinds:
-        kinds.update(map(type, chain.from_iterable(value for value in values if type(value) is list)))
-    return kinds
+def _element_kinds(kinds: set[type], values: list[Any]) -> set[type]:
+    """Give the types of the elements of a column's lists."""
+    if list not in kinds:
+        return set()
+    return set(map(type, chain.from_iterable(value for value in values if type(value) is list)))
 
 
-def _native_type(values: list[Any]) -> pa.DataType | None:
+def _native_type(kinds: set[type], values: list[Any]) -> pa.DataType | None:
     """Give the Arrow type that holds every value of the column exactly, if there is one."""
-    kinds = set(map(type, values))
     if kinds >= _NO_VALUE:
         return None  # NULL could not tell None from a missing key
-    kinds -= _NO_VALUE
+    kinds = kinds - _NO_VALUE
     if not kinds:
         return pa.null()
     if kinds != {list}:
         return _SCALARS.get(kinds.pop()) if len(kinds) == 1 else None
-    elements = set(map(type, chain.from_iterable(value for value in values if type(value) is list)))
-    elements.discard(type(None))
+    elements = _element_kinds(kinds, values) - {type(None)}
     scalar = _SCALARS.get(elements.pop()) if len(elements) == 1 else None
     # "element" is Parquet's own name: a table read back has the schema that was written.
     return None if scalar is None else pa.list_(pa.field("element", scalar))

@@ -11,7 +11,7 @@ from distill_ray.types import METADATA, Row
 def metadata_tokens(step: str, rows: Sequence[Row]) -> tuple[int, int]:
     """Sum up what the rows' metadata holds under ``statistics_<step>``."""
     # The metadata of grouped generations is a list.
-    metadata = [each for row in rows for each in _as_list(row.get(METADATA))]
+    metadata = [each for row in rows if METADATA in row for each in _as_list(row[METADATA])]
     counts = [each.get(f"statistics_{step}") for each in metadata if isinstance(each, dict)]
     return _total(counts, "input_tokens"), _total(counts, "output_tokens")
 
