@@ -8,8 +8,10 @@ from typing import Any
 
 from distill_ray.errors import GraphError
 from distill_ray.graph.dag import Graph, listed
+from distill_ray.graph.routing import Routing
 from distill_ray.graph.streams import convergences
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step
+from distill_ray.steps.routing import SampleSteps
 from distill_ray.types import StepColumns
 
 
@@ -23,6 +25,8 @@ def check(graph: Graph) -> None:
         raise GraphError("The pipeline has no steps: create them inside `with Pipeline(...)`.")
     made: dict[str, list[str] | None] = {}
     joins = convergences(graph)
+    for name, routing in graph.routings.items():
+        _check_sample(name, routing)
     for name in graph.order():
         step = graph.steps[name]
         _check_connected(graph, name, step)
@@ -71,6 +75,15 @@ def _check_process(graph: Graph, name: str, step: BaseStep) -> None:
         _check_offset(name, parameters)
     elif not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         _check_arity(name, graph.predecessors(name), parameters)
+
+
+def _check_sample(name: str, routing: Routing) -> None:
+    function, steps = routing.function.routing_function, len(routing.steps)
+    if isinstance(function, SampleSteps) and function.n > steps:
+        raise GraphError(
+            f"Batches of step '{name}' are routed by {routing.function.name}, but there are {steps} steps to "
+            f"choose from: {listed(routing.steps)}."
+        )
 
 
 def _check_convergence(graph: Graph, name: str, step: BaseStep) -> None:
