@@ -186,6 +186,10 @@ class SimulatedExecutor:
     def stop(self, step: str, replica: int) -> None:
         del self._replicas[step, replica]
 
+    def kill(self, step: str, replica: int) -> None:
+        """End a replica in which something does not come back: here everything does."""
+        self.stop(step, replica)
+
     def abandon(self, step: str, replica: int) -> None:
         del self._replicas[step, replica]
 

@@ -94,6 +94,21 @@ class StopReplica:
 
 
 @dataclass(frozen=True)
+class KillReplica:
+    """End a replica's process as it is: something in it does not come back.
+
+    Attributes:
+        step: the step's name.
+        replica: the replica's number.
+        reason: what does not, in words.
+    """
+
+    step: str
+    replica: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class AbandonReplica:
     """End a replica that is not up yet: the rest of its step was done without it."""
 
@@ -123,6 +138,7 @@ Action: TypeAlias = (
     | FindParts
     | FlushReplica
     | StopReplica
+    | KillReplica
     | AbandonReplica
     | CommitOutput
     | ReleaseBlocks

@@ -13,6 +13,7 @@ from distill_ray.engine.made import Made, Unit
 from distill_ray.engine.messages import BatchWork, FailedRows, Failure
 from distill_ray.engine.retries import Retries
 from distill_ray.engine.row_units import joined, shape_of
+from distill_ray.engine.time_limit import TimeLimit
 from distill_ray.errors import RowError, UndeclaredColumnError
 from distill_ray.steps.base import Step, is_row_wise
 from distill_ray.steps.declared import declared_columns, handed
@@ -31,10 +32,12 @@ class Computing:
     Attributes:
         step: the loaded step.
         explain: puts what ``process`` raised into words; told which rows it was given, where that is known.
+        limit: how long each call of ``process`` may take.
     """
 
     step: Step
     explain: Callable[[BaseException, tuple[int, int] | None], Failure]
+    limit: TimeLimit
 
     def batch(self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh) -> None:
         """Compute a batch's units, or say what failed.
@@ -48,6 +51,9 @@ class Computing:
             inputs: its rows, of each predecessor.
             afresh: gives them once more: where ``process`` raised, it may have changed lists and dicts in
                 those that it was given.
+
+        Raises:
+            OverdueError: ``process`` took too long; nothing of the batch is taken in.
         """
         compute = self._rows if is_row_wise(self.step) else self._whole
         retries = Retries(self.step)
@@ -60,11 +66,23 @@ class Computing:
         if made.failure is None:
             made.finish()
 
+    def give_up(self, made: Made, batch: BatchWork, inputs: Sequence[Batch], reason: str) -> None:
+        """Put what stands for failed rows in the place of a batch's, without calling the step."""
+        if is_row_wise(self.step):
+            _, wholes = keys_of(self.step, inputs)
+            for place, (row, number) in enumerate(zip(inputs[0], batch.numbers, strict=True)):
+                cut = slice(place * DIGEST_SIZE, (place + 1) * DIGEST_SIZE)
+                made.add_failed(FailedRows(number, 1, reason), self._without([row]), wholes[cut])
+        else:
+            failed = FailedRows(batch.runs[0][0], batch.rows, reason)
+            made.add_failed(failed, self._without(inputs[0]))
+        made.finish()
+
     def _whole(
         self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh, retries: Retries
     ) -> None:
         try:
-            out = process_batch(self.step, inputs)
+            out = self.limit.call(lambda: process_batch(self.step, inputs))
             unit = Unit(out, row_digests(out))
         except (Exception, SystemExit) as error:
             if retries.again(error, batch.rows):
@@ -146,7 +164,8 @@ class Computing:
 
     def _at_once(self, rows: Batch, *others: Batch) -> list[_Outcome]:
         declared = frozenset(declared_columns(self.step))
-        made = process_rows(self.step, [handed(rows, declared), *others])
+        given = [handed(rows, declared), *others]
+        made = self.limit.call(lambda: process_rows(self.step, given))
         return [self._outcome(row, own, declared) for row, own in zip(rows, made, strict=True)]
 
     def _outcome(self, row: Row, own: list[Row] | RowFailure, declared: frozenset[str]) -> _Outcome:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE
+from distill_ray.engine.batches import Batch
 from distill_ray.engine.messages import Purpose, WorkRecord
-from distill_ray.engine.step_state import Batch, StepState
+from distill_ray.engine.step_state import StepState
 
 
 def count(state: StepState, record: WorkRecord, batches: Sequence[Batch]) -> None:
@@ -19,6 +20,8 @@ def count(state: StepState, record: WorkRecord, batches: Sequence[Batch]) -> Non
     counters.seconds += record.seconds
     counters.input_tokens += record.input_tokens
     counters.output_tokens += record.output_tokens
+    if not batches or batches[0].purpose is Purpose.COMPUTE:
+        state.given_up = 0 if record.batches else state.given_up
     if batches and batches[0].purpose is Purpose.JOIN:
         counters.rows_reused += sum(record.counts)
     else:

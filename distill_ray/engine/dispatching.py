@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Iterator
 
 from distill_ray.engine.actions import Action, SendWork
+from distill_ray.engine.batches import Batch
 from distill_ray.engine.blocks import Blocks
 from distill_ray.engine.messages import Work
 from distill_ray.engine.recovery import are_there
 from distill_ray.engine.replicas import relieve_all, start_joining, start_replicas
 from distill_ray.engine.sending import send_work
-from distill_ray.engine.step_state import Batch, StepState
+from distill_ray.engine.step_state import StepState
 
 
 def compute(state: StepState, blocks: Blocks) -> Iterator[Action]:

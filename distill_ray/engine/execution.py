@@ -19,6 +19,7 @@ from distill_ray.engine.actions import (
     CommitOutput,
     FindParts,
     FlushReplica,
+    KillReplica,
     ReadDigests,
     ReadKeys,
     ReleaseBlocks,
@@ -42,6 +43,7 @@ from distill_ray.engine.messages import (
 )
 from distill_ray.engine.row_flow import lacks_rows
 from distill_ray.engine.scheduled import scheduler_of
+from distill_ray.engine.scheduler import Scheduler
 from distill_ray.engine.single_flight import SingleFlight, Watcher
 from distill_ray.engine.step_state import Phase
 from distill_ray.engine.stopping import end_at_once, stop_on_signals
@@ -116,6 +118,18 @@ def execute(
 def _write_preimage(store: CacheStore, plan: Plan, name: str) -> None:
     function = plan.functions[name]
     store.write_preimage(plan[name].function, function.preimage, function.code)
+
+
+def _end_replica(
+    action: StopReplica | KillReplica, executor: Executor, scheduler: Scheduler, emit: Listener
+) -> None:
+    if isinstance(action, KillReplica):
+        executor.kill(action.step, action.replica)
+        emit(ReplicaDown(action.step, action.replica, action.reason, loaded=True))
+        return
+    executor.stop(action.step, action.replica)
+    if scheduler.steps[action.step].phase is Phase.RUNNING:
+        emit(ReplicaAway(action.step, action.replica))
 
 
 class _Execution:
@@ -238,10 +252,8 @@ class _Execution:
                 self._executor.start(action.step, action.replica, self._setup(action))
             elif isinstance(action, FlushReplica):
                 self._executor.flush(action.step, action.replica)
-            elif isinstance(action, StopReplica):
-                self._executor.stop(action.step, action.replica)
-                if self._scheduler.steps[action.step].phase is Phase.RUNNING:
-                    self._emit(ReplicaAway(action.step, action.replica))
+            elif isinstance(action, StopReplica | KillReplica):
+                _end_replica(action, self._executor, self._scheduler, self._emit)
             elif isinstance(action, AbandonReplica):
                 self._executor.abandon(action.step, action.replica)
             elif isinstance(action, ReleaseBlocks):

@@ -45,6 +45,9 @@ class Executor(Protocol):
     def stop(self, step: str, replica: int) -> None:
         """Unload a replica and give its resources back."""
 
+    def kill(self, step: str, replica: int) -> None:
+        """End a replica in which something does not come back, without unloading it."""
+
     def abandon(self, step: str, replica: int) -> None:
         """End a replica that may not be up yet; its events are of no interest any more."""
 

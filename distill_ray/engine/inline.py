@@ -66,6 +66,10 @@ class InlineExecutor:
         """Unload a replica and give its resources back."""
         self._workers.pop((step, replica)).close()
 
+    def kill(self, step: str, replica: int) -> None:
+        """End a replica in which a thread is stuck; that thread stays behind, with its copy of the step."""
+        self.stop(step, replica)
+
     def abandon(self, step: str, replica: int) -> None:
         """End a replica; here it is up as soon as it was started."""
         self.stop(step, replica)

@@ -47,6 +47,8 @@ class Made:
     """Units of the batches that are done."""
     retried: int = 0
     """Rows that were tried again."""
+    overdue: bool = False
+    """The batch after those that are done took too long."""
     failure: Failure | None = None
     last: bool = False
     cost: tuple[float, int, int] | None = None

@@ -69,6 +69,13 @@ class Purpose(Enum):
     """Compute what is stored already, to compare; the rows are not kept."""
     KEEP = "keep"
     """Write rows that another replica made, and took with it before they were written."""
+    GIVE_UP = "give up"
+    """Put in the place of rows that kill their process what the step's ``on_error`` says."""
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether the step's own code is called."""
+        return self in (Purpose.COMPUTE, Purpose.CHECK)
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ class Work:
         max_batches: for a generator: stop after so many batches; 0 is no limit.
         purpose: what the call is for.
         stored: to join: for each input row where the rows stand that were made of it.
+        reason: to give up: why.
     """
 
     block: int
@@ -94,6 +102,7 @@ class Work:
     max_batches: int = 0
     purpose: Purpose = Purpose.COMPUTE
     stored: tuple[Range, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,8 @@ class WorkRecord:
         written: parts that reached the storage since the last call.
         failed: input rows that the step could not do and, by its ``on_error``, went on without.
         rows_retried: rows that were tried again after errors that may pass.
+        stuck: why the replica can't be used any more: something in it does not come back; empty: it can.
+        overdue: it is the batch after those that are done that does not come back; else it was not begun.
         failure: why the rest of the call's units are missing.
     """
 
@@ -159,6 +170,8 @@ class WorkRecord:
     written: tuple[WrittenPart, ...] = ()
     failed: tuple[FailedRows, ...] = ()
     rows_retried: int = 0
+    stuck: str = ""
+    overdue: bool = False
     failure: Failure | None = None
 
 
@@ -207,9 +220,10 @@ class ReplicaLost:
     Attributes:
         step: the step's name.
         replica: the replica's number.
-        reason: what kind of loss it was.
+        reason: what became of it, in words that follow its name: "exited with code 3".
         detail: all that is known of it.
         with_node: its node is gone or out of reach: what it was at has nothing to do with it.
+        out_of_memory: it was ended since its node's memory was full, maybe of what others hold.
     """
 
     step: str
@@ -217,6 +231,7 @@ class ReplicaLost:
     reason: str
     detail: str = ""
     with_node: bool = False
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)

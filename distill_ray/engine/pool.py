@@ -21,6 +21,7 @@ class Replica:
         flushed: it has.
         leaving: it gets no more calls: it makes room for a step that has no place.
         alone: it gets no other call beside the one that it has.
+        stuck: why it is leaving where something in it does not come back: it is killed then.
     """
 
     joins: bool = False
@@ -30,6 +31,7 @@ class Replica:
     flushed: bool = False
     leaving: bool = False
     alone: bool = False
+    stuck: str = ""
 
 
 class Pool(Mapping[int, Replica]):
@@ -154,11 +156,12 @@ class Pool(Mapping[int, Replica]):
         replica.flushed = replica.ending
         self._note(number, replica)
 
-    def leave(self, number: int) -> None:
-        """It is to get no more calls."""
+    def leave(self, number: int, *, stuck: str = "") -> None:
+        """It is to get no more calls, and to be killed where it is stuck."""
         replica = self._all[number]
         self._forget(number, replica)
         replica.leaving = True
+        replica.stuck = replica.stuck or stuck
         self._note(number, replica)
 
     def remove(self, number: int) -> Replica:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.actions import Action, FindParts, SendWork
+from distill_ray.engine.batches import MAX_DEATHS, Batch
 from distill_ray.engine.blocks import Blocks
 from distill_ray.engine.messages import (
     Failure,
@@ -25,15 +26,15 @@ from distill_ray.engine.messages import (
     WorkDone,
     WorkRecord,
 )
+from distill_ray.engine.poison import GO_ON, LESS_MEMORY, charged, left, try_again, why_not_again
 from distill_ray.engine.replicas import relieve, start_joining, start_replicas
 from distill_ray.engine.sending import send_work
-from distill_ray.engine.step_state import MAX_DEATHS, MAX_LOSSES, Batch, Phase, StepState, Unsaved
+from distill_ray.engine.step_state import Phase, StepState, Unsaved
 
 
 def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failure | None:
     """Take back all that a replica had; return why the run cannot go on, if it cannot."""
     state.replicas.remove(event.replica)
-    state.deaths += not event.with_node
     problem = _take_calls_back(state, event, blocks)
     blocks.forsake(state.spec.name, event.replica)
     orphans = {block: made for block, made in state.unsaved.items() if made.replica == event.replica}
@@ -46,7 +47,7 @@ def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failur
         if state.phase is Phase.FLUSHING:
             state.phase = Phase.RUNNING
     if problem is None and state.deaths > MAX_DEATHS * state.spec.replicas:
-        return _gone(event, f"{state.deaths} replicas died in a row, the last one", None)
+        return _gone(event, state.deaths)
     return problem
 
 
@@ -54,44 +55,30 @@ def _take_calls_back(state: StepState, event: ReplicaLost, blocks: Blocks) -> Fa
     """Let others do what the replica was to do; its death is put down to the calls that were running."""
     taken = {block: call for block, call in state.calls.items() if call[0] == event.replica}
     batches: list[Batch] = []
-    deadly: list[Batch] = []
+    problem: Failure | None = None
     for number, (block, (_, of_call)) in enumerate(taken.items()):
         del state.calls[block]
         state.early.pop(block, None)
         state.returned.pop(block, None)
         # The others were queued behind these.
         was_running = number < state.spec.batches_at_once
-        charged = [_charged(batch, event) for batch in of_call] if was_running else list(of_call)
-        deadly += [each for each in charged if each.deaths >= MAX_DEATHS or each.losses >= MAX_LOSSES]
+        now = [charged(batch, event) for batch in of_call] if was_running else list(of_call)
         if block not in state.orphans:
             blocks.give_up(block)
-            batches += charged
-        elif charged:
-            state.orphans[block] = replace(state.orphans[block], batches=tuple(charged))
-    _put_back(state, batches)
-    if not deadly:
-        return None
-    rows = deadly[0].first_row, deadly[0].end_row
-    return _gone(event, f"{deadly[0].losses} replicas died at these rows, the last one", rows)
+            batches += now
+        elif now:
+            state.orphans[block] = replace(state.orphans[block], batches=tuple(now))
+            found = (why_not_again(state, batch) for batch in now)
+            problem = problem or next((each for each in found if each is not None), None)
+    if not event.with_node and not any(of_call for _, of_call in taken.values()):
+        state.deaths += 1
+    return try_again(state, batches) or problem
 
 
-def _charged(batch: Batch, event: ReplicaLost) -> Batch:
-    return replace(batch, losses=batch.losses + 1, deaths=batch.deaths + (not event.with_node))
-
-
-def _put_back(state: StepState, batches: Sequence[Batch]) -> None:
-    for batch in reversed(batches):
-        state.pending_of(batch.purpose).appendleft(batch)
-
-
-def _gone(event: ReplicaLost, who: str, rows: tuple[int, int] | None) -> Failure:
-    return Failure(
-        event.step,
-        f"{who} with '{event.reason}'. Out of memory, or a crash in native code? Run again to go on: what is "
-        "stored is not computed again.",
-        event.detail,
-        rows,
-    )
+def _gone(event: ReplicaLost, deaths: int) -> Failure:
+    remedy = LESS_MEMORY if event.out_of_memory else "What does it do as it loads, or in threads of its own?"
+    message = f"{deaths} processes died in a row, at no batch: the last one {event.reason}. {remedy} {GO_ON}"
+    return Failure(event.step, message, event.detail)
 
 
 def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -> None:
@@ -107,7 +94,7 @@ def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -
         _, batches = state.calls.pop(event.call)
         if event.call not in state.orphans:
             blocks.give_up(event.call)
-            _put_back(state, batches)
+            try_again(state, batches)
 
 
 def parts_written(state: StepState, parts: Sequence[WrittenPart], blocks: Blocks) -> None:
@@ -195,7 +182,7 @@ def _make_again(state: StepState, block: int, blocks: Blocks) -> Iterator[Action
     batches = state.orphans[block].batches
     if not batches or not are_there(batches, blocks):
         return
-    joins = batches[0].purpose is Purpose.JOIN
+    joins = not batches[0].purpose.needs_step
     yield from start_joining(state) if joins else start_replicas(state)
     replica = state.free_replica(batches, joins=joins)
     if replica is not None:
@@ -222,6 +209,8 @@ def recovered(state: StepState, event: WorkDone, blocks: Blocks) -> Failure | No
     made = state.orphans[event.block]
     _, batches = state.calls.pop(event.block)
     record = event.record
+    if record.stuck and record.batches < len(batches):
+        return _stuck_again(state, event, batches)
     if record.failure is not None:
         return None
     state.counters.seconds += record.seconds
@@ -236,6 +225,15 @@ def recovered(state: StepState, event: WorkDone, blocks: Blocks) -> Failure | No
     if (written := state.early.pop(event.block, None)) is not None:
         parts_written(state, [written], blocks)
     return None
+
+
+def _stuck_again(state: StepState, event: WorkDone, batches: Sequence[Batch]) -> Failure | None:
+    """Something of what a lost replica had done takes too long now: all of it is made again once more."""
+    state.replicas.leave(event.replica, stuck=event.record.stuck)
+    rest = left(event.record, batches)
+    again = (*batches[: event.record.batches], *rest)
+    state.orphans[event.block] = replace(state.orphans[event.block], batches=again)
+    return why_not_again(state, rest[0])
 
 
 def _is_same(made: Unsaved, record: WorkRecord) -> bool:

@@ -12,6 +12,7 @@ from distill_ray.engine.actions import (
     Action,
     CommitOutput,
     FlushReplica,
+    KillReplica,
     StartReplica,
     StopReplica,
 )
@@ -57,13 +58,14 @@ def make_room(state: StepState) -> None:
 
 
 def let_go(state: StepState) -> Iterator[Action]:
-    """End replicas that are leaving, once they have written all."""
+    """End replicas that are leaving, once they have written all; others take the place of stuck ones."""
     for number in state.replicas.leaving:
         if state.replicas[number].calls:
             continue
         if state.replicas[number].flushed:
-            state.replicas.remove(number)
-            yield StopReplica(state.spec.name, number)
+            yield _end(state, number)
+            if state.replicas.remove(number).stuck and state.pending:
+                yield from start_replicas(state)
         else:
             state.replicas.told_to_flush(number, for_good=True)
             yield FlushReplica(state.spec.name, number)
@@ -93,4 +95,10 @@ def commit(state: StepState) -> Iterator[Action]:
         state.phase = Phase.COMMITTING
         yield CommitOutput(state.spec.name)
         for number in state.replicas:
-            yield StopReplica(state.spec.name, number)
+            yield _end(state, number)
+
+
+def _end(state: StepState, number: int) -> StopReplica | KillReplica:
+    if stuck := state.replicas[number].stuck:
+        return KillReplica(state.spec.name, number, stuck)
+    return StopReplica(state.spec.name, number)

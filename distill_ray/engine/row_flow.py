@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, batch_key, end_key, offset_key
 from distill_ray.engine.actions import ReadDigests
+from distill_ray.engine.batches import Batch, Run
 from distill_ray.engine.blocks import Blocks, Piece, Slice
 from distill_ray.engine.messages import DigestsRead, FailedRows, Failure, KeysRead, Purpose, WorkDone
-from distill_ray.engine.step_state import Batch, Run, StepSpec, StepState
+from distill_ray.engine.step_state import StepSpec, StepState
 
 TO_JOIN = 8
 """Batches that may wait for the replica that joins."""

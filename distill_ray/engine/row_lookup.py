@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from distill_ray.cache.rows import DIGEST_SIZE, split_digests
 from distill_ray.cache.units import StoredRows, row_keys
 from distill_ray.engine.actions import ReadKeys
+from distill_ray.engine.batches import Batch, Run
 from distill_ray.engine.blocks import Blocks, Slice
 from distill_ray.engine.messages import Purpose, StoredPart, UnitsFound
 from distill_ray.engine.row_flow import enough_pending, is_checked, look_again_for_batches, reuse
-from distill_ray.engine.step_state import Batch, Gathering, Run, StepState, Window
+from distill_ray.engine.step_state import Gathering, StepState, Window
 
 ROWS_AT_ONCE = 1_000
 """Rows that are looked up at once at most, and those that are put together at once."""

@@ -60,7 +60,7 @@ def _spec(plan: Plan, name: str, settings: RunSettings, converges: Convergence |
         joins_input=isinstance(step, Step) and step.joins_input,
         strides=step.strides if isinstance(step, Step) else (),
         check_share=settings.check_share,
-        leaves_out=isinstance(step, Step) and step.on_error == "skip",
+        on_error=step.on_error if isinstance(step, Step) else "raise",
         batches_at_once=batches_at_once_of(step),
         branches=tuple(plan.graph.branch(source, name) for source in plan.graph.predecessors(name)),
         converges=converges,

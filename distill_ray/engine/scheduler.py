@@ -35,6 +35,7 @@ from distill_ray.engine.messages import (
     WorkDone,
     failure_of,
 )
+from distill_ray.engine.poison import handed_in
 from distill_ray.engine.recovery import (
     beyond_recovery,
     parts_found,
@@ -52,7 +53,6 @@ from distill_ray.engine.row_flow import (
     form_batches,
     length_mismatch,
     look_up_offsets,
-    release,
     rows_ahead,
     rows_failed,
     was_read,
@@ -222,16 +222,13 @@ class Scheduler:
         if event.block in state.orphans:
             self._fail(recovered(state, event, self.blocks))
             return
-        _, batches = state.calls.pop(event.block)
-        for batch in batches:
-            for run in batch.runs:
-                release(self.blocks, run)
+        batches, problem = handed_in(state, event, self.blocks)
+        self._fail(problem)
         if batches and batches[0].purpose is Purpose.CHECK:
             self.blocks.forget(event.block)
             compare(state, record, batches)
             return
-        if (problem := rows_failed(state, record.failed, self.steps)) is not None:
-            self._fail(problem)
+        self._fail(rows_failed(state, record.failed, self.steps))
         if record.counts:
             self.blocks.made(event.block, record.nbytes, event.replica, record.digests)
             made = Unsaved(event.replica, batches, record.counts, record.digests)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from distill_ray.engine.actions import SendWork
+from distill_ray.engine.batches import Batch
 from distill_ray.engine.blocks import Blocks, Slice
 from distill_ray.engine.messages import BatchWork, Purpose, Range, StoredPart, Work
-from distill_ray.engine.step_state import Batch
 
 
 def send_work(step: str, replica: int, block: int, batches: Sequence[Batch], blocks: Blocks) -> SendWork:
@@ -31,6 +31,7 @@ def send_work(step: str, replica: int, block: int, batches: Sequence[Batch], blo
             Range(sources.of_part(step, each.part.name), each.first_row, each.rows) for each in stored
         ),
         sources=tuple(sources.found),
+        reason=batches[0].reason,
     )
     return SendWork(step, replica, work, tuple(sources.live))
 

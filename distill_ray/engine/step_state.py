@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from distill_ray.cache.units import StoredRows, StoredUnits
 from distill_ray.cache.writer import WrittenPart
+from distill_ray.engine.batches import Batch, Run
 from distill_ray.engine.blocks import Piece, Slice
 from distill_ray.engine.edge import Edge
 from distill_ray.engine.messages import CALL_SECONDS, FailedRows, Purpose, WorkDone, WorkRecord
 from distill_ray.engine.pool import Pool
 from distill_ray.engine.routing import Converging
 from distill_ray.graph.streams import Convergence
-from distill_ray.steps.base import StepKind
+from distill_ray.steps.base import OnError, StepKind
 
 CALL_BYTES = 2 << 20
 """Bytes that one call should make at most."""
 
 MAX_BATCHES = 512
 """Batches that one call is given at most."""
-
-MAX_DEATHS = 3
-"""Processes that may die at one batch before the run ends."""
-
-MAX_LOSSES = 20
-"""Replicas that may be lost at one batch, with their nodes or without, before the run ends."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class StepSpec:
         joins_input: of a row-wise step: the other columns of its input are joined onto its rows.
         strides: for each predecessor how many of its rows belong to one row of the first.
         check_share: share of the stored units that are computed again to compare.
-        leaves_out: rows that fail are left out of its output.
+        on_error: what becomes of rows that fail.
         stage: it starts no replica before all steps of lower stages have ended.
         batches_at_once: how many batches each replica may work on at once.
         branches: for each predecessor the step that must be chosen for a batch of its rows to come here;
@@ -64,11 +59,16 @@ class StepSpec:
     joins_input: bool = False
     strides: tuple[int, ...] = ()
     check_share: float = 0.0
-    leaves_out: bool = False
+    on_error: OnError = "raise"
     stage: int = 0
     batches_at_once: int = 1
     branches: tuple[str | None, ...] = ()
     converges: Convergence | None = None
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether rows that fail are left out of its output."""
+        return self.on_error == "skip"
 
     def stride(self, predecessor: int) -> int:
         """How many rows of a predecessor, by its position, belong to one row of the first."""
@@ -86,69 +86,6 @@ class Phase(Enum):
     FLUSHING = "flushing"
     COMMITTING = "committing"
     DONE = "done"
-
-
-@dataclass(frozen=True)
-class Run:
-    """Rows that follow each other in a step's input, and whose output rows follow each other too.
-
-    Attributes:
-        place: its position among all that make up the step's output.
-        first_row: number of its first row in the step's input.
-        rows: number of rows.
-        slices: for each predecessor where the rows are.
-    """
-
-    place: int
-    first_row: int
-    rows: int
-    slices: tuple[tuple[Slice, ...], ...]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch of a step's input; that of a row-wise step may have been gathered from several runs.
-
-    Attributes:
-        runs: the rows.
-        key: its content's key; empty for a row-wise step.
-        purpose: what is to be done with it.
-        stored: to join: what is stored of each row; to check: what is stored of the batch.
-        deaths: how many replicas died at it.
-        losses: how many were lost at it, those whose nodes are gone included.
-    """
-
-    runs: tuple[Run, ...]
-    key: bytes = b""
-    purpose: Purpose = Purpose.COMPUTE
-    stored: tuple[StoredRows, ...] = ()
-    deaths: int = 0
-    losses: int = 0
-
-    @property
-    def is_suspect(self) -> bool:
-        """Whether it is at its last try: by itself, so that no other batch is to blame if that fails, too."""
-        return self.deaths >= MAX_DEATHS - 1
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return sum(run.rows for run in self.runs)
-
-    @property
-    def first_row(self) -> int:
-        """Number of its first row in the step's input."""
-        return self.runs[0].first_row
-
-    @property
-    def end_row(self) -> int:
-        """Number of the row after its last one in the step's input."""
-        return self.runs[-1].first_row + self.runs[-1].rows
-
-    @property
-    def slices(self) -> Iterator[Slice]:
-        """Where its rows are."""
-        return (piece for run in self.runs for pieces in run.slices for piece in pieces)
 
 
 @dataclass(frozen=True)
@@ -266,7 +203,9 @@ class StepState:
     lost: set[int] = field(default_factory=set)
     """Blocks whose rows are neither in memory nor, as far as is known, in a part."""
     deaths: int = 0
-    """Replicas lost since a call was last done."""
+    """Processes that died at nothing that could be named, since a call was last done."""
+    given_up: int = 0
+    """Rows that were given up since some were last computed; of a step that is not row-wise, batches."""
     pace: Pace = field(default_factory=Pace)
     counters: Counters = field(default_factory=Counters)
     segments: list[Slice] = field(default_factory=list)
@@ -297,6 +236,8 @@ class StepState:
         self._waiting: dict[int, Piece] = {}
         self._next_place = 0
         self._next_emitted = 0
+        self._after: dict[int, int] = {}
+        """What follows a place in the output's order, where it is not the next number."""
         self._content = hashlib.sha256()
 
     @property
@@ -354,12 +295,19 @@ class StepState:
 
     def pending_of(self, purpose: Purpose) -> deque[Batch]:
         """Batches that wait for a replica: for one that joins, or for one that computes."""
-        return self.to_join if purpose is Purpose.JOIN else self.pending
+        return self.pending if purpose.needs_step else self.to_join
 
     def new_place(self) -> int:
         """Number the next place in the output's order."""
         self._next_place += 1
         return self._next_place - 1
+
+    def place_after(self, place: int) -> int:
+        """Name a place between this one and what follows it: its rows come in two goes."""
+        between = -1 - len(self._after)
+        self._after[between] = self._after.get(place, place + 1)
+        self._after[place] = between
+        return between
 
     def resolve(self, place: int, piece: Piece) -> list[Piece]:
         """The rows for a place are known; return the pieces that are now next in the output's order."""
@@ -367,7 +315,7 @@ class StepState:
         emitted: list[Piece] = []
         while self._next_emitted in self._waiting:
             emitted.append(self._waiting.pop(self._next_emitted))
-            self._next_emitted += 1
+            self._next_emitted = self._after.get(self._next_emitted, self._next_emitted + 1)
         self.gave = self.gave or bool(emitted)
         for each in emitted:
             self._content.update(each.digests)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -23,17 +23,18 @@ from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block, PartWriter, WriterSettings, WrittenPart, writer_tag
 from distill_ray.engine.calls import generate_rows
 from distill_ray.engine.computing import Computing, keys_of
+from distill_ray.engine.inputs import Inputs
 from distill_ray.engine.made import Made, Unit
 from distill_ray.engine.messages import (
     CALL_SECONDS,
     Failure,
     Purpose,
-    Range,
     StoredPart,
     Work,
     WorkRecord,
 )
 from distill_ray.engine.row_units import joined, own_part
+from distill_ray.engine.time_limit import OverdueError, TimeLimit
 from distill_ray.errors import CorruptObjectError, DistillRayError, RowError
 from distill_ray.resources import StepResources
 from distill_ray.steps.base import BaseStep, GeneratorStep, Step, batches_at_once_of, label_of
@@ -104,33 +105,16 @@ class _Part:
         return self.index.copied_name(unit) or self.index.answer_name(unit, first_row)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The rows that a call works on.
+class Worker:
+    """One replica of a step. Several threads may `run` at once where the step's ``process`` allows it.
 
-    Attributes:
-        ranges: for each predecessor where they are.
-        tables: what the ranges are of.
+    Args:
+        setup: what it is made from.
+        replica: its number.
+        has_process: whether its process is there for it alone.
     """
 
-    ranges: Sequence[Sequence[Range]]
-    tables: Sequence[pa.Table]
-
-    @cached_property
-    def rows(self) -> list[Batch]:
-        """The rows of each predecessor."""
-        return [_rows(ranges, self.tables) for ranges in self.ranges]
-
-    def afresh(self, cuts: Sequence[tuple[int, int]]) -> list[Batch]:
-        """Read some of them once more, for each predecessor from a row to another."""
-        pairs = zip(self.ranges, cuts, strict=True)
-        return [_rows(_cut(ranges, start, end), self.tables) for ranges, (start, end) in pairs]
-
-
-class Worker:
-    """One replica of a step. Several threads may `run` at once where the step's ``process`` allows it."""
-
-    def __init__(self, setup: WorkerSetup, replica: int) -> None:
+    def __init__(self, setup: WorkerSetup, replica: int, *, has_process: bool = False) -> None:
         self._setup = setup
         self._step = setup.step
         self._name = label_of(setup.step)
@@ -146,6 +130,9 @@ class Worker:
         self._offset = 0
         self._ended = False
         self._end_stored = False
+        seconds = setup.step.batch_timeout if isinstance(setup.step, Step) else None
+        self._limit = TimeLimit(seconds, ends_process=has_process)
+        self._stuck = ""
 
     def load(self) -> Failure | None:
         """Load the step; what it raises comes back as text."""
@@ -171,6 +158,9 @@ class Worker:
             pass
         elif work.purpose is Purpose.JOIN:
             self._join(made, work, inputs.rows)
+        elif work.purpose is Purpose.GIVE_UP:
+            (batch,) = work.batches
+            self._computing.give_up(made, batch, inputs.rows, work.reason)
         else:
             self._compute(made, work, inputs)
         return self._finish(work, made, started)
@@ -183,9 +173,12 @@ class Worker:
             return (), self._failed("its output could not be written", error)
 
     def close(self) -> None:
-        """Unload the step and end the writer. The rows are safe by now: what it raises is only logged."""
+        """Unload the step and end the writer. The rows are safe by now: what it raises is only logged.
+
+        A step that ``process`` is at still is left as it is.
+        """
         self._writer.close()
-        if self._setup.joins:
+        if self._setup.joins or self._stuck:
             return
         try:
             self._step.unload()
@@ -203,16 +196,27 @@ class Worker:
 
     # Making rows.
 
-    def _compute(self, made: Made, work: Work, inputs: _Inputs) -> None:
+    @property
+    def _computing(self) -> Computing:
         assert isinstance(self._step, Step)
-        computing = Computing(self._step, lambda error, rows: self._raised("process()", error, rows))
-        strides = self._step.strides or (1,) * len(inputs.rows)
+        return Computing(self._step, lambda error, rows: self._raised("process()", error, rows), self._limit)
+
+    def _compute(self, made: Made, work: Work, inputs: Inputs) -> None:
+        computing = self._computing
+        strides = computing.step.strides or (1,) * len(inputs.rows)
         start = 0
         for batch in work.batches:
+            if self._stuck:
+                return
             end = start + batch.rows
             cuts = [(start * n, end * n) for n in strides]
             given = [rows[first:last] for rows, (first, last) in zip(inputs.rows, cuts, strict=True)]
-            computing.batch(made, batch, given, partial(inputs.afresh, cuts))
+            try:
+                computing.batch(made, batch, given, partial(inputs.afresh, cuts))
+            except OverdueError:
+                made.overdue = True
+                self._stuck = f"took longer than batch_timeout={self._limit.seconds:g} s"
+                return
             if made.failure is not None:
                 return
             start = end
@@ -288,6 +292,8 @@ class Worker:
             last=made.last,
             failed=tuple(made.failed),
             rows_retried=made.retried,
+            stuck=self._stuck,
+            overdue=made.overdue,
             failure=made.failure,
         )
         if work.purpose is Purpose.CHECK:
@@ -308,7 +314,7 @@ class Worker:
 
     # Reading rows.
 
-    def _inputs(self, made: Made, work: Work, handed_over: Sequence[Block]) -> _Inputs | None:
+    def _inputs(self, made: Made, work: Work, handed_over: Sequence[Block]) -> Inputs | None:
         """The rows of each predecessor; None where they could not be read."""
         blocks = iter(handed_over)
         try:
@@ -318,7 +324,7 @@ class Worker:
         except Exception as error:
             made.failure = self._failed("its input could not be read", error, _range_of(work))
             return None
-        return _Inputs(work.inputs, found)
+        return Inputs(work.inputs, found)
 
     def _part(self, source: StoredPart) -> _Part:
         with self._reading:  # calls that begin together want the same parts: each is read once
@@ -354,20 +360,3 @@ def _range_of(work: Work) -> tuple[int, int] | None:
         return None
     (first, _), (last, rows) = work.batches[0].runs[0], work.batches[-1].runs[-1]
     return first, last + rows
-
-
-def _rows(ranges: Iterable[Range], tables: Sequence[pa.Table]) -> list[Row]:
-    rows: list[Row] = []
-    for each in ranges:
-        rows += decode_rows(tables[each.source].slice(each.start, each.rows))
-    return rows
-
-
-def _cut(ranges: Sequence[Range], start: int, end: int) -> Iterator[Range]:
-    """Where some of the rows of ranges are."""
-    first = 0
-    for each in ranges:
-        low, high = max(start, first), min(end, first + each.rows)
-        if low < high:
-            yield Range(each.source, each.start + low - first, high - low)
-        first += each.rows

@@ -253,6 +253,9 @@ class Step(BaseStep):
             all rows of the batch. Such rows are never stored: the next run tries them again.
         batch_retries: how often a batch, or the rows of it that failed, are tried again after errors that may
             pass, before ``on_error`` holds.
+        batch_timeout: seconds that ``process`` may take for a batch; None: any. It runs on a thread of its
+            own then, so that one that takes longer can be left behind: its replica is replaced, and the batch
+            counts as one that killed its process.
     """
 
     row_wise: ClassVar[bool] = False
@@ -262,6 +265,7 @@ class Step(BaseStep):
     input_batch_size: Unsigned[RuntimeParameter[int]] = Field(default=DEFAULT_BATCH_SIZE, ge=1)
     on_error: Unsigned[OnError] = "raise"
     batch_retries: Unsigned[RuntimeParameter[int]] = Field(default=3, ge=0)
+    batch_timeout: Unsigned[RuntimeParameter[float | None]] = Field(default=None, gt=0)
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.rows import split_digests
 from distill_ray.cache.writer import WrittenPart
+from distill_ray.engine.batches import Batch, Run
 from distill_ray.engine.blocks import DRIVER_BYTES, SMALL_BYTES, Blocks, Piece, Slice
 from distill_ray.engine.edge import Edge
 from distill_ray.engine.messages import StoredPart
 from distill_ray.engine.sending import send_work
-from distill_ray.engine.step_state import Batch, Run
 
 PART = PartEntry("part", 1)
 

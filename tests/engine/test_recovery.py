@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from math import ceil, log2
+from typing import Literal
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,11 +19,13 @@ from distill_ray.engine.actions import (
     CommitOutput,
     FindParts,
     FlushReplica,
+    KillReplica,
     ReleaseBlocks,
     SendWork,
     StartReplica,
     StopReplica,
 )
+from distill_ray.engine.batches import MAX_DEATHS
 from distill_ray.engine.messages import (
     Committed,
     Event,
@@ -35,8 +39,9 @@ from distill_ray.engine.messages import (
     WorkDone,
     WorkRecord,
 )
+from distill_ray.engine.poison import MAX_GIVEN_UP
 from distill_ray.engine.scheduler import Scheduler
-from distill_ray.engine.step_state import MAX_DEATHS, StepSpec
+from distill_ray.engine.step_state import StepSpec
 
 Name = tuple[str, int]
 
@@ -58,12 +63,17 @@ class Mortals:
         seed: of all that is by chance.
         kills: how many replicas die.
         noise: what is added to each row of a block at random: steps that never give the same twice.
+        deadly: rows of the row-wise step ``rows`` at which each process dies, or hangs.
     """
 
     rows: int
     seed: int
     kills: int
     noise: bool = False
+    deadly: frozenset[int] = frozenset()
+    on_error: str = "raise"
+    deaths: int = 0
+    stuck: set[Name] = field(default_factory=set)
     alive: dict[Name, Writer] = field(default_factory=dict)
     memory: dict[int, tuple[Name, list[int]]] = field(default_factory=dict)
     parts: dict[str, list[int]] = field(default_factory=dict)
@@ -85,9 +95,18 @@ class Mortals:
             if self.kills and self.alive and self.dice.random() < 0.15:
                 self.kill(scheduler)
             assert self.waiting, "nothing is under way, yet the scheduler has not finished"
-            _, event = self.waiting.pop(self.dice.randrange(len(self.waiting)))
-            scheduler.handle(event)
+            scheduler.handle(self.next_event())
         raise AssertionError("the scheduler comes to no end")
+
+    def next_event(self) -> Event:
+        """Any; but who dies at a row has said before what it had done."""
+        _, event = self.waiting.pop(self.dice.randrange(len(self.waiting)))
+        if isinstance(event, ReplicaLost) and event.reason == "died at a row":
+            said = [n for n, (of, _) in enumerate(self.waiting) if of == (event.step, event.replica)]
+            if said:
+                self.waiting.append((None, event))
+                _, event = self.waiting.pop(said[0])
+        return event
 
     def kill(self, scheduler: Scheduler) -> None:
         step, replica = victim = self.dice.choice(sorted(self.alive))
@@ -118,7 +137,7 @@ class Mortals:
             if name not in self.alive:
                 return  # nobody hears it
             if isinstance(action, SendWork):
-                self.say(name, self.work(name, action))
+                self.say_what_comes_of(name, action)
             else:
                 self.write(name)
                 self.say(name, Flushed(*name, self.reported(name)))
@@ -131,8 +150,29 @@ class Mortals:
             for block in action.blocks:
                 self.memory.pop(block, None)
         else:
-            assert isinstance(action, StopReplica | AbandonReplica)
+            assert isinstance(action, StopReplica | AbandonReplica | KillReplica)
             self.alive.pop((action.step, action.replica), None)
+
+    def say_what_comes_of(self, name: Name, action: SendWork) -> None:
+        event = self.work(name, action)
+        if isinstance(event, ReplicaLost):
+            del self.alive[name]
+            self.waiting.append((None, event))
+        else:
+            self.say(name, event)
+
+    def survives(self, name: Name, action: SendWork) -> int | None:
+        """How many batches of a call are done until one kills; None: all."""
+        if name in self.stuck:
+            return 0
+        if name[0] != "rows" or not action.work.purpose.needs_step:
+            return None
+        rows, start = [row - 1000 for row in self.read(action)], 0
+        for number, batch in enumerate(action.work.batches):
+            if self.deadly.intersection(rows[start : start + batch.rows]):
+                return number
+            start += batch.rows
+        return None
 
     def work(self, name: Name, action: SendWork) -> Event:
         work, writer = action.work, self.alive[name]
@@ -140,7 +180,14 @@ class Mortals:
         if gone:
             return RowsLost(action.step, gone, action.replica, work.block)
         counts: list[int] = []
-        last = False
+        last, done, record = False, len(work.batches), WorkRecord()
+        if (survived := self.survives(name, action)) is not None:
+            done, hangs = survived, name in self.stuck or self.dice.random() < 0.5
+            self.deaths += name not in self.stuck
+            if not hangs:
+                return ReplicaLost(*name, "died at a row")
+            record = WorkRecord(stuck="hung at a row", overdue=name not in self.stuck)
+            self.stuck.add(name)
         if work.purpose is Purpose.KEEP:
             made = None
             writer.unwritten.append((work.block, self.memory[work.block][1]))
@@ -151,7 +198,13 @@ class Mortals:
             counts, last = [len(made)] if made else [], self.at[name] >= self.rows
         else:
             made = [1000 + row + self.noise * self.dice.randrange(1, 9) * 10_000 for row in self.read(action)]
-            counts = [batch.rows for batch in work.batches]
+            counts = [batch.rows for batch in work.batches[:done]]
+            made = made[: sum(counts)]
+            if name[0] == "rows":
+                counts = [1] * len(made)
+            if work.purpose is Purpose.GIVE_UP:
+                made = [row + 500_000 for row in made] if self.on_error == "null" else []
+                counts = [len(made)]
         if made is not None:
             self.memory[work.block] = name, made
             if counts:
@@ -159,10 +212,11 @@ class Mortals:
         if self.dice.random() < 0.4:
             self.write(name)
         digests = b"".join(map(digest_of, made or []))
-        record = WorkRecord(
-            len(counts),
-            tuple(counts),
-            digests,
+        record = replace(
+            record,
+            batches=done if work.batches else len(counts),
+            counts=tuple(counts),
+            digests=digests,
             nbytes=len(digests),
             seconds=0.001,
             last=last,
@@ -276,6 +330,83 @@ def test_rows_that_come_out_differently_are_never_joined_with_what_was_made_of_t
     assert [(b - a - 1000) % 10_000 for a, b in zip(asked, copied, strict=True)] == [0] * 80
 
 
+ROW_STEPS = "load", "before", "rows", "after"
+
+
+def with_rows_that_kill(
+    on_error: Literal["raise", "skip", "null"], batch: int, replicas: int, at_once: int = 1
+) -> Scheduler:
+    rows = StepSpec(
+        "rows",
+        ("before",),
+        batch_size=batch,
+        replicas=replicas,
+        columns=("n",),
+        on_error=on_error,
+        batches_at_once=at_once,
+    )
+    return Scheduler(
+        [
+            StepSpec("load", kind="generator"),
+            StepSpec("before", ("load",), batch_size=7),
+            rows,
+            StepSpec("after", ("rows",), batch_size=3),
+        ]
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.integers(0, 120),
+    batch=st.integers(1, 40),
+    replicas=st.integers(1, 3),
+    at_once=st.integers(1, 3),
+    kills=st.integers(0, 3),
+    deadly=st.frozensets(st.integers(0, 119), max_size=MAX_GIVEN_UP - 1),
+    on_error=st.sampled_from(["raise", "skip", "null"]),
+    seed=st.integers(0, 100_000),
+)
+def test_each_row_that_kills_is_found_and_no_other_is_given_up_for_it(
+    rows: int,
+    batch: int,
+    replicas: int,
+    at_once: int,
+    kills: int,
+    deadly: frozenset[int],
+    on_error: Literal["raise", "skip", "null"],
+    seed: int,
+) -> None:
+    scheduler = with_rows_that_kill(on_error, batch, replicas, at_once)
+    deadly = frozenset(row for row in deadly if row < rows)
+    mortals = Mortals(rows, seed, kills, deadly=deadly, on_error=on_error)
+    mortals.run(scheduler)
+    assert mortals.deaths <= len(deadly) * (MAX_DEATHS + ceil(log2(batch)) + 2)
+    if scheduler.failure is not None and scheduler.failure.damaged:
+        return
+    if on_error == "raise" and deadly:
+        assert scheduler.failure is not None
+        assert scheduler.failure.rows in [(row, row + 1) for row in deadly]
+        return
+    assert scheduler.failure is None
+    made = {row: [2000 + row] for row in range(rows)}
+    for row in deadly:
+        made[row] = [502_000 + row] if on_error == "null" else []
+    expected = [row for number in range(rows) for row in made[number]]
+    assert stored_output(scheduler, mortals, "rows") == expected
+    assert stored_output(scheduler, mortals, "after") == [1000 + row for row in expected]
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=st.integers(1, 20), replicas=st.integers(1, 3), seed=st.integers(0, 100_000))
+def test_where_every_row_kills_the_run_ends_and_says_so(batch: int, replicas: int, seed: int) -> None:
+    scheduler = with_rows_that_kill("skip", batch, replicas)
+    mortals = Mortals(100, seed, 0, deadly=frozenset(range(100)), on_error="skip")
+    mortals.run(scheduler)
+    assert scheduler.failure is not None
+    assert "every row" in scheduler.failure.message
+    assert mortals.deaths < 60
+
+
 def started(*specs: StepSpec) -> Scheduler:
     scheduler = Scheduler(specs)
     ready(scheduler)
@@ -315,12 +446,12 @@ def test_rows_at_which_replicas_keep_dying_end_the_run_and_are_named() -> None:
     for death in range(MAX_DEATHS):
         assert scheduler.failure is None
         assert [batch.rows for batch in calls[0].work.batches] == [2], "by itself, once one died at it"
-        scheduler.handle(ReplicaLost("one", calls[0].replica, "ActorDiedError", "exit code 139"))
+        scheduler.handle(ReplicaLost("one", calls[0].replica, "exited with code 3"))
         calls = [each for each in ready(scheduler) if each.step == "one"]
         assert calls or death == MAX_DEATHS - 1
     assert scheduler.failure is not None
     assert scheduler.failure.rows == (0, 2)
-    assert "3 replicas died at these rows" in scheduler.failure.message
+    assert "3 processes were lost at these rows: each of them exited with code 3" in scheduler.failure.message
 
 
 def test_whichever_of_the_batches_at_work_killed_their_replica_is_found_by_giving_each_a_try_of_its_own() -> (
@@ -376,7 +507,7 @@ def test_replicas_that_die_before_they_have_done_anything_end_the_run() -> None:
         scheduler.handle(ReplicaLost("load", replica, "ActorDiedError"))
         list(scheduler.actions())
     assert scheduler.failure is not None
-    assert "4 replicas died in a row" in scheduler.failure.message
+    assert "4 processes died in a row" in scheduler.failure.message
 
 
 def test_replicas_with_nothing_to_do_make_room_for_a_step_without_a_place_and_come_back() -> None:

@@ -407,7 +407,9 @@ def test_another_replica_takes_the_place_of_one_that_dies(tmp_path: Path, local_
 
     (tmp_path / "died").mkdir()
     # A row at which replicas keep dying ends the run, which says which one; what was done is not done again.
-    with pytest.raises(StepError, match=r"'fragile', input rows 40 to 49: \d replicas died at these rows"):
+    with pytest.raises(
+        StepError, match=r"'fragile', input rows 40 to 49: \d processes were lost at these rows"
+    ):
         pipeline(deaths=10).run()
     distiset = pipeline(deaths=len(list((tmp_path / "died").iterdir())) + 1).run()
     assert len(rows_of(distiset)) == 60

@@ -53,7 +53,7 @@ class ReplicaActor:
             setup = cloudpickle.loads(pickled_setup)
         except Exception as error:
             return Failure(step, _why_not_rebuilt(error), "".join(traceback.format_exception(error)))
-        self._worker = Worker(setup, replica)
+        self._worker = Worker(setup, replica, has_process=True)
         return self._worker.load()
 
     def run(self, work: Work, *handed_over: Block) -> tuple[Block | None, WorkRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,6 +29,7 @@ from distill_ray.engine.messages import (
 )
 from distill_ray.engine.on_ray.across_nodes import Groups
 from distill_ray.engine.on_ray.actor import ReplicaActor
+from distill_ray.engine.on_ray.losses import known_better, loss
 from distill_ray.engine.on_ray.placement import (
     actor_options,
     check_placeable,
@@ -115,7 +117,7 @@ class RayExecutor:
         def lost(error: Exception) -> Event:
             if gone := _lost_blocks(error, handed_over):
                 return RowsLost(step, gone, replica, block)
-            return ReplicaLost(step, replica, "its answer was lost", str(error), with_node=True)
+            return ReplicaLost(step, replica, "was lost with its answer", str(error), with_node=True)
 
         def done(result: Any) -> Event:
             return WorkDone(step, replica, block, result, time.monotonic())
@@ -158,6 +160,13 @@ class RayExecutor:
     def _closed(self, closed: Any, step: str, replica: int) -> None:
         self._closing.pop(closed, None)
         self._groups.leave(step, replica)
+
+    def kill(self, step: str, replica: int) -> None:
+        """End a replica's process as it is."""
+        self._loaded.discard((step, replica))
+        self._places.gone(step, replica)
+        ray.kill(self._actors.pop((step, replica)))
+        self._groups.remove(step, replica)
 
     def abandon(self, step: str, replica: int) -> None:
         """End a replica that may not be up yet; Ray may not even have found it a place."""
@@ -232,23 +241,23 @@ class RayExecutor:
                     self._events.put(lost(error))
                     return
                 # Whatever it is, the call is lost; the scheduler says for which rows.
-                reason = type(getattr(error, "cause", None) or error).__name__
-                with_node = _went_with_node(error)
-                self._events.put(ReplicaLost(step, replica, reason, str(error), with_node))
+                if isinstance(error, ray.exceptions.ActorUnavailableError):  # to ask again takes a while
+                    threading.Thread(target=self._lose, args=(step, replica, error), daemon=True).start()
+                else:
+                    self._events.put(loss(step, replica, error))
 
         ref.future().add_done_callback(report)
+
+    def _lose(self, step: str, replica: int, error: BaseException) -> None:
+        actor = self._actors.get((step, replica))
+        known = error if actor is None else known_better(error, actor)
+        self._events.put(loss(step, replica, known))
 
 
 def _lost_blocks(error: Exception, handed_over: Mapping[int, Any]) -> tuple[int, ...]:
     """Which of the rows that a call was handed are gone; none: what it had to say itself is."""
     gone = getattr(getattr(error, "cause", None) or error, "object_ref_hex", None)
     return tuple(block for block, ref in handed_over.items() if ref.hex() == gone)
-
-
-def _went_with_node(error: BaseException) -> bool:
-    """Whether it is the node that is gone, or out of reach, and not the process that died of its work."""
-    kinds = ray.exceptions.NodeDiedError, ray.exceptions.ActorUnavailableError
-    return isinstance(error, kinds) or "node has died" in str(error)
 
 
 def _pickled(step: str, setup: WorkerSetup) -> bytes:

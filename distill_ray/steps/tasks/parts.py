@@ -132,6 +132,7 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         input_batch_size=task.input_batch_size,
         on_error=on_error,
         batch_retries=task.batch_retries,
+        batch_timeout=task.batch_timeout,
         use_cache=task.use_cache,
     )
     answers = Answers.of(
@@ -142,6 +143,7 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         on_error=on_error,
         transient=task.transient_errors,
         batch_retries=task.batch_retries,
+        batch_timeout=task.batch_timeout,
         use_cache=task.use_cache,
     )
     rows = ReadAnswers(
@@ -151,6 +153,7 @@ def parts_of(task: Task, name: str, first_sample: int) -> tuple[RequestRows, Ans
         input_batch_size=task.input_batch_size,
         on_error=task.on_error,
         batch_retries=task.batch_retries,
+        batch_timeout=task.batch_timeout,
         use_cache=task.use_cache,
     )
     return requests, answers, rows
