@@ -128,7 +128,9 @@ class Comparison:
         told = [change_text(each) for each in changes]
         if before.routing != now.routing:
             changes.append(Change("routing", before.routing, now.routing))
-            told.append(f"routing changed: {before.routing or 'none'} -> {now.routing or 'none'}")
+            told.append(
+                f"routing changed: {before.routing or 'all to each'} -> {now.routing or 'all to each'}"
+            )
         return Reason("config", listed(told), changes=tuple(changes)) if changes else None
 
     def upstream(self, name: str, own: Mapping[str, tuple[Reason, ...]]) -> Reason | None:

@@ -28,6 +28,7 @@ from distill_ray.explain.reason import Reason
 from distill_ray.explain.stored import RowReader, stored_digests
 from distill_ray.explain.unit_lookup import InputUnit, find_units, units_of
 from distill_ray.graph import Graph
+from distill_ray.graph.streams import is_given_some
 from distill_ray.pipeline.running import RunRequest, run
 from distill_ray.plan import Plan
 from distill_ray.signature.compare import MISSING
@@ -141,6 +142,7 @@ class _Trying:
             old, new = self._first_rows(step, output)
         else:
             assert isinstance(step, Step)
+            self._check_input_known(name, step, before)
             inputs = [self._input(name, source, run_before) for source in before.predecessors]
             old, new = self._sampled_rows(step, before, inputs)
         return Trial(
@@ -153,6 +155,15 @@ class _Trying:
             differences=tuple(_differences(old, new)),
             asks_model=getattr(step, "llm", None) is not None,
         )
+
+    def _check_input_known(self, name: str, step: Step, before: StepRecord) -> None:
+        """Refuse a step of which it is not known which rows it was given together: some were routed."""
+        together = len(before.predecessors) > 1 or not is_row_wise(step)
+        if together and is_given_some(self._plan.graph, name):
+            raise ParameterError(
+                f"Step '{name}' is given batches that are routed: it is not known which of the stored rows "
+                "it was given together, so its new code cannot be tried on them. A run computes it."
+            )
 
     def _first_rows(self, step: GeneratorStep, output: Manifest) -> tuple[Units, Units]:
         """The first batches of a generator, as they are stored and as the new code makes them."""

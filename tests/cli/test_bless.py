@@ -338,3 +338,43 @@ def test_on_a_terminal_it_asks(ran: Project, answer: str, blessed: bool) -> None
     assert "Bless 'measure' nevertheless?" in done.stdout
     assert (done.returncode, "Blessed: 'measure'" in done.stdout) == ((0, True) if blessed else (2, False))
     assert (ran.plan() == HITS) is blessed
+
+
+ROUTED = """\
+from typing import ClassVar
+
+from distill_ray.pipeline import Pipeline, sample_n_steps
+from distill_ray.steps import LoadDataFromDicts, Step
+
+
+class Mark(Step):
+    row_wise: ClassVar[bool] = True
+    mark: str = ""
+
+    def process(self, inputs):
+        for row in inputs:
+            yield [{"mark": self.mark}]
+
+
+class Join(Step):
+    def process(self, *inputs):
+        yield [{"marks": len(rows)} for rows in zip(*inputs)]
+
+
+with Pipeline(name="routed") as pipeline:
+    load = LoadDataFromDicts(data=[{"n": n} for n in range(20)], batch_size=4)
+    load >> sample_n_steps(2) >> [Mark(name=name, mark=name) for name in "abc"] >> Join(name="join")
+"""
+
+
+def test_rows_of_batches_that_were_routed_are_tried_one_by_one_but_not_together(
+    tmp_path: Path, capfd: Capture
+) -> None:
+    project = Project(tmp_path, ROUTED, capfd)
+    project.run()
+    project.edit('{"mark": self.mark}', "dict(mark=self.mark)")
+    bless(project, "a")
+    assert project.plan()["a"] == "hit"
+    project.edit("len(rows)", "sum(1 for _ in rows)")
+    told = bless(project, "join", code=2)
+    assert "'join' is given batches that are routed" in str(told)

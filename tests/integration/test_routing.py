@@ -201,7 +201,7 @@ def test_every_row_goes_where_the_function_says_also_in_later_runs(
     parameters: dict[str, Any] = {"join": {"sign": "-"}} if changed == "join" else {}
     parameters |= {name: {"mark": name.upper()} for name in changed if changed != "join"}
     upper = str.maketrans({name: name.upper() for name in changed} if changed != "join" else {"+": "-"})
-    assert found_in(made(**parameters)) == [(n, by.translate(upper)) for n, by in wanted]
+    assert found_in(made(**parameters), verify=0.3) == [(n, by.translate(upper)) for n, by in wanted]
 
 
 def test_a_row_that_is_routed_as_before_is_not_computed_again() -> None:
