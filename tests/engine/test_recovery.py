@@ -25,7 +25,7 @@ from distill_ray.engine.actions import (
     StartReplica,
     StopReplica,
 )
-from distill_ray.engine.batches import MAX_DEATHS
+from distill_ray.engine.batches import MAX_DEATHS, MAX_LOSSES
 from distill_ray.engine.messages import (
     Committed,
     Event,
@@ -405,6 +405,68 @@ def test_where_every_row_kills_the_run_ends_and_says_so(batch: int, replicas: in
     assert scheduler.failure is not None
     assert "every row" in scheduler.failure.message
     assert mortals.deaths < 60
+
+
+def row_by_row(on_error: Literal["raise", "skip", "null"], rows: int, batch: int) -> Scheduler:
+    """A row-wise step whose rows are there, and whose first call is made."""
+    spec = StepSpec("rows", ("load",), batch_size=batch, columns=("n",), on_error=on_error)
+    scheduler = Scheduler([StepSpec("load", kind="generator"), spec])
+    load, *_ = ready(scheduler)
+    scheduler.handle(WorkDone("load", 0, load.work.block, replace(made(*range(rows)), last=True)))
+    return scheduler
+
+
+def calls_of_rows(scheduler: Scheduler) -> list[SendWork]:
+    return [each for each in ready(scheduler) if each.step == "rows"]
+
+
+def test_where_memory_is_full_batches_are_halved_and_no_row_is_left_out() -> None:
+    scheduler = row_by_row("skip", 4, 4)
+    sizes = []
+    while scheduler.failure is None:
+        (call,) = calls_of_rows(scheduler)
+        sizes += [batch.rows for batch in call.work.batches]
+        lost = ReplicaLost("rows", call.replica, "was ended by Ray since memory was full", out_of_memory=True)
+        scheduler.handle(lost)
+    assert sizes == [4, 4, 4, 2, 1, 1]
+    assert scheduler.failure.rows == (0, 1)
+    assert "6 processes were lost at this row: each of them was ended by Ray" in scheduler.failure.message
+    assert "StepResources(memory=...)" in scheduler.failure.message
+
+
+def test_nodes_that_go_halve_no_batch() -> None:
+    scheduler = row_by_row("skip", 4, 4)
+    for _ in range(MAX_LOSSES):
+        (call,) = calls_of_rows(scheduler)
+        assert [batch.rows for batch in call.work.batches] == [4]
+        scheduler.handle(ReplicaLost("rows", call.replica, "was lost with its node", with_node=True))
+    assert scheduler.failure is not None
+    assert (
+        "20 replicas that were to compute these rows were lost with their nodes" in scheduler.failure.message
+    )
+
+
+def test_a_replica_in_which_something_hangs_writes_what_it_has_and_is_killed_once_its_other_calls_end() -> (
+    None
+):
+    spec = StepSpec("one", ("load",), batch_size=2, batches_at_once=2)
+    scheduler = Scheduler([StepSpec("load", kind="generator"), spec])
+    load, *_ = ready(scheduler)
+    scheduler.handle(WorkDone("load", 0, load.work.block, replace(made(*range(4)), last=True)))
+    hangs, ends = (each for each in ready(scheduler) if each.step == "one")
+    stuck = WorkRecord(stuck="took longer than batch_timeout=5 s", overdue=True)
+    scheduler.handle(WorkDone("one", 0, hangs.work.block, stuck))
+    assert not [action for action in scheduler.actions() if not isinstance(action, ReleaseBlocks)]
+    scheduler.handle(WorkDone("one", 0, ends.work.block, made(1002, 1003)))
+    assert FlushReplica("one", 0) in list(scheduler.actions())
+    part = WrittenPart(PartEntry("part", 1), ((ends.work.block, 0),))
+    scheduler.handle(Flushed("one", 0, (part,)))
+    kill, start = (action for action in scheduler.actions() if isinstance(action, KillReplica | StartReplica))
+    assert kill == KillReplica("one", 0, "took longer than batch_timeout=5 s")
+    assert start == StartReplica("one", 1)
+    scheduler.handle(ReplicaReady("one", 1))
+    (again,) = ready(scheduler)
+    assert first_rows(again) == first_rows(hangs)
 
 
 def started(*specs: StepSpec) -> Scheduler:

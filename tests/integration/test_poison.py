@@ -6,6 +6,8 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -54,13 +56,18 @@ def strike(how: str) -> None:
         ctypes.string_at(0)
     elif how == "exit":
         os._exit(3)
+    elif how == "fill":
+        full = []
+        while True:
+            full.append(b"x" * (50 << 20))
+            time.sleep(0.01)
     elif how == "sleep":
         time.sleep(600)
     elif how == "hold":
         re.match(r"(a*)*b", "a" * 60)  # goes on for ever, and lets no other thread run
 
 
-def cursed(kind: type[Cursed], curse: Path, **fields: Any) -> Pipeline:
+def cursed(kind: type[Cursed], curse: Path | str, **fields: Any) -> Pipeline:
     with Pipeline(name="cursed") as pipeline:
         load = LoadDataFromDicts(data=[{"n": n, "id": f"r{n}"} for n in range(12)])
         load >> kind(name="square", curse=str(curse), **fields)
@@ -174,6 +181,36 @@ def test_where_every_row_kills_the_run_ends_whatever_on_error_says(curse: Path, 
     pipeline = cursed(Cursed, curse, how="kill", at=tuple(range(12)), on_error="skip", input_batch_size=1)
     with pytest.raises(StepError, match="nothing was done in between"):
         pipeline.run()
+
+
+FULL = """\
+import os
+import sys
+
+import psutil
+
+memory = psutil.virtual_memory()
+os.environ["RAY_memory_usage_threshold"] = str(1 - memory.available / memory.total + 2.5e9 / memory.total)
+os.environ["RAY_memory_monitor_refresh_ms"] = "100"
+
+from distill_ray.errors import StepError
+from tests.integration.test_poison import Cursed, cursed
+
+pipeline = cursed(Cursed, sys.argv[1], how="fill", on_error="skip", input_batch_size=2)
+try:
+    pipeline.run()
+except StepError as error:
+    print(str(error))
+"""
+
+
+@pytest.mark.slow
+def test_a_row_that_fills_the_memory_ends_the_run_which_says_so(curse: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(curse)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    found = r"Step 'square', input row \d+: 5 processes were lost at this row: each of them was ended by Ray "
+    assert re.search(found + r"since memory was full \(.*GB by itself\)", ended.stdout), ended.stdout
+    assert "StepResources(memory=...)" in ended.stdout
 
 
 @pytest.mark.slow
