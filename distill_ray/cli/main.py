@@ -52,6 +52,9 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (click.Abort, 130),
 )
 
+_OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What Ray sets for the driver of a job that was submitted: a job is submitted again, not run."""
+
 UNFORESEEN = 70
 """What sysexits.h calls EX_SOFTWARE."""
 
@@ -146,12 +149,9 @@ def resume_command(arguments: Sequence[str]) -> str:
         >>> resume_command(["run", "my pipeline.py", "--no-cache"])
         "distill-ray run 'my pipeline.py'"
     """
-    secret = any(names_credential(each.partition("=")[0].rpartition(".")[2]) for each in arguments)
-    if (
-        secret
-        or any(True for each in arguments for _ in credentials_in_url(each))
-        or "RAY_JOB_ID" in os.environ
-    ):
+    texts = [text for each in arguments for text in (each, each.partition("=")[2])]
+    secret = any(names_credential(text.partition("=")[0].rpartition(".")[2]) for text in texts)
+    if secret or _OF_A_JOB in os.environ or any(any(credentials_in_url(text)) for text in texts):
         return ""
     return shlex.join(["distill-ray", *(each for each in arguments if each != "--no-cache")])
 

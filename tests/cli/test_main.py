@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from distill_ray import cli, errors
-from distill_ray.cli.main import exit_code, main
+from distill_ray.cli.main import exit_code, main, resume_command
 
 Write = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -227,3 +227,19 @@ def document_after_text(capture: Capture) -> Any:
     """The JSON document that follows what an earlier command printed."""
     text = capture.readouterr().out
     return json.loads(text[text.index("{\n") :])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["run", "my file.py", "--engine", "inline"], "distill-ray run 'my file.py' --engine inline"),
+        (["run", "p.py", "--no-cache"], "distill-ray run p.py"),
+        (["run", "p.py", "--param", "load.limit=3"], "distill-ray run p.py --param load.limit=3"),
+        (["run", "p.py", "--param", "generation.llm.api_key=sk-123456"], ""),
+        (["run", "p.py", "--param=generation.llm.api_key=sk-123456"], ""),
+        (["run", "p.py", "--cache-dir", "gs://bucket/cache?token=abcdefgh"], ""),
+        (["run", "p.py", "--cache-dir=s3://me:abcdefgh@bucket/cache"], ""),
+    ],
+)
+def test_a_run_goes_on_with_its_own_command_but_for_what_is_secret(arguments: list[str], shown: str) -> None:
+    assert resume_command(arguments) == shown
