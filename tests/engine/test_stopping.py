@@ -13,9 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 
+from distill_ray.engine.inline import InlineExecutor
 from distill_ray.engine.stopping import SIGNALS, handlers_kept, stop_on_signals
 from distill_ray.errors import RunEndedError, RunInterruptedError
-from distill_ray.events import CallDone, ReplicaUp, RunEvent, RunStarted, RunStopping
+from distill_ray.events import (
+    CallDone,
+    ReplicaUp,
+    RunEvent,
+    RunStarted,
+    RunStopping,
+    StepCommitting,
+    StepFinished,
+)
 from distill_ray.pipeline import Pipeline
 from distill_ray.pipeline.running import Engine, RunRequest, run
 from distill_ray.steps import LoadDataFromDicts, RuntimeParameter, Step, StepInput, StepOutput
@@ -239,4 +248,31 @@ def test_a_signal_at_any_time_leaves_nothing(kind: type, tmp_path: Path, cache_r
 
     with pytest.raises((RunInterruptedError, RunEndedError), match="run it again"):
         watched(tmp_path / "at", 0.0, "inline", listen)
+    assert_nothing_is_left(cache_root, tmp_path / "at", "inline")
+
+
+def test_a_signal_while_nodes_are_asked_ends_the_run_at_once(
+    tmp_path: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(_executor: InlineExecutor, _steps: object) -> bool:
+        send(signal.SIGTERM)
+        raise AssertionError("it is left at once")
+
+    monkeypatch.setattr(InlineExecutor, "fits", ask)
+    with pytest.raises(RunEndedError, match="nothing was being computed"):
+        watched(tmp_path / "at", 0.0, "inline", lambda _event: None)
+    assert_nothing_is_left(cache_root, tmp_path / "at", "inline")
+
+
+def test_a_manifest_that_is_about_to_be_written_is_written(tmp_path: Path, cache_root: Path) -> None:
+    told: list[RunEvent] = []
+
+    def listen(event: RunEvent) -> None:
+        told.append(event)
+        if isinstance(event, StepCommitting) and event.step == "load":
+            send(signal.SIGINT)
+
+    with pytest.raises(RunInterruptedError):
+        watched(tmp_path / "at", 0.01, "inline", listen)
+    assert StepFinished("load", 200) in told
     assert_nothing_is_left(cache_root, tmp_path / "at", "inline")
