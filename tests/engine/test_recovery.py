@@ -64,6 +64,7 @@ class Mortals:
         kills: how many replicas die.
         noise: what is added to each row of a block at random: steps that never give the same twice.
         deadly: rows of the row-wise step ``rows`` at which each process dies, or hangs.
+        by_row: all steps are row-wise.
     """
 
     rows: int
@@ -72,6 +73,7 @@ class Mortals:
     noise: bool = False
     deadly: frozenset[int] = frozenset()
     on_error: str = "raise"
+    by_row: bool = False
     deaths: int = 0
     stuck: set[Name] = field(default_factory=set)
     alive: dict[Name, Writer] = field(default_factory=dict)
@@ -200,7 +202,7 @@ class Mortals:
             made = [1000 + row + self.noise * self.dice.randrange(1, 9) * 10_000 for row in self.read(action)]
             counts = [batch.rows for batch in work.batches[:done]]
             made = made[: sum(counts)]
-            if name[0] == "rows":
+            if name[0] == "rows" or self.by_row:
                 counts = [1] * len(made)
             if work.purpose is Purpose.GIVE_UP:
                 made = [row + 500_000 for row in made] if self.on_error == "null" else []
@@ -230,8 +232,11 @@ class Mortals:
             self.memory[next(live)][1] if source is None else self.parts[source.name]
             for source in action.work.sources
         ]
-        (ranges,) = action.work.inputs
-        return [row for r in ranges for row in sources[r.source][r.start : r.start + r.rows]]
+        columns = [
+            [row for r in ranges for row in sources[r.source][r.start : r.start + r.rows]]
+            for ranges in action.work.inputs
+        ]
+        return [sum(each) for each in zip(*columns, strict=True)]
 
     def write(self, name: Name) -> None:
         writer = self.alive[name]
