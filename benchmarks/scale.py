@@ -38,6 +38,7 @@ from distill_ray.engine.actions import ReadKeys, SendWork
 from distill_ray.engine.execution import RunSettings, execute
 from distill_ray.engine.keys import PartRows
 from distill_ray.engine.messages import Event, Flushed, ReplicaReady, WorkDone, WorkRecord
+from distill_ray.engine.room import Place
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.events import RunEvent, RunStarted, StepDecided
 from distill_ray.observe.recorder import Recorder
@@ -119,14 +120,17 @@ class SimulatedExecutor:
         self._at_once: deque[Event] = deque()
         self._generated = 0
 
-    def fits(self, steps: Mapping[str, StepResources]) -> bool:
-        return bool(steps)
+    def nodes(self, steps: Mapping[str, StepResources]) -> None:
+        """No limit."""
+
+    def ask_for_nodes(self, places: tuple[tuple[str, Mapping[str, float]], ...]) -> None:
+        assert not places
 
     def live_bytes(self) -> int:
         return 1 << 30
 
-    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
-        del setup
+    def start(self, step: str, replica: int, setup: WorkerSetup, place: Place = ()) -> None:
+        del setup, place
         self._replicas[step, replica] = Simulated(written_at=self._now)
         self._at(self._now, ReplicaReady(step, replica))
 

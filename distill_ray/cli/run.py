@@ -40,6 +40,49 @@ class RunOptions:
     wait_for_resources: float | None = None
 
 
+_RUN_OPTIONS = (
+    click.option(
+        "--wait-for-resources",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="How long to wait for a node that can hold what a step declares. "
+        "[default: $DISTILL_RAY_WAIT_FOR_RESOURCES, else what no node has is an error at once]",
+    ),
+    click.option(
+        "--load-groups",
+        default="",
+        metavar="GROUPS",
+        help="Stages to run in: lists of steps that run together, as JSON, such as "
+        '\'[["judge", "filter"]]\', or sequential_step_execution.',
+    ),
+    click.option(
+        "--read-only",
+        is_flag=True,
+        help="Write nothing into the cache, and so compute nothing: what is not there is an error.",
+    ),
+    click.option(
+        "--cache-scope",
+        type=click.Choice(["shared", "pipeline"]),
+        help="Share outputs with all pipelines that use the cache, or keep them to this one. "
+        "[default: the pipeline's own]",
+    ),
+    click.option(
+        "--verify",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="Compute this share of the reused rows again, from 0 to 1, and report how many differ.",
+    ),
+    click.option(
+        "--on-busy",
+        type=click.Choice(["wait", "compute", "fail"]),
+        default="wait",
+        show_default=True,
+        help="What to do about steps that another run computes at this moment.",
+    ),
+)
+
+
 def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
     """Give the command what a run can be given as one `RunOptions`."""
 
@@ -57,47 +100,7 @@ def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
         given = RunOptions(on_busy, verify, cache_scope, read_only, load_groups, wait_for_resources)
         return command(run_options=given, **others)
 
-    for option in (
-        click.option(
-            "--wait-for-resources",
-            type=click.FloatRange(min=0),
-            metavar="SECONDS",
-            help="How long to wait for a node that can hold what a step declares. "
-            "[default: $DISTILL_RAY_WAIT_FOR_RESOURCES, else what no node has is an error at once]",
-        ),
-        click.option(
-            "--load-groups",
-            default="",
-            metavar="GROUPS",
-            help="Stages to run in: lists of steps that run together, as JSON, such as "
-            '\'[["judge", "filter"]]\', or sequential_step_execution.',
-        ),
-        click.option(
-            "--read-only",
-            is_flag=True,
-            help="Write nothing into the cache, and so compute nothing: what is not there is an error.",
-        ),
-        click.option(
-            "--cache-scope",
-            type=click.Choice(["shared", "pipeline"]),
-            help="Share outputs with all pipelines that use the cache, or keep them to this one. "
-            "[default: the pipeline's own]",
-        ),
-        click.option(
-            "--verify",
-            type=click.FloatRange(0, 1),
-            default=0.0,
-            metavar="SHARE",
-            help="Compute this share of the reused rows again, from 0 to 1, and report how many differ.",
-        ),
-        click.option(
-            "--on-busy",
-            type=click.Choice(["wait", "compute", "fail"]),
-            default="wait",
-            show_default=True,
-            help="What to do about steps that another run computes at this moment.",
-        ),
-    ):
+    for option in _RUN_OPTIONS:
         gathered = option(gathered)
     return gathered
 

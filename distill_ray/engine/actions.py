@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,11 +19,13 @@ class StartReplica:
         replica: the replica's number.
         joins: it only puts stored rows together with changed ones: the step is not loaded, and it needs none
             of the step's resources.
+        place: the node to put it on, or for each of its bundles, where a place was chosen.
     """
 
     step: str
     replica: int
     joins: bool = False
+    place: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,17 @@ class CommitOutput:
 
 
 @dataclass(frozen=True)
+class AskForNodes:
+    """Say what the run lacks a place for: an autoscaler may bring it, and what no node ever had is an error.
+
+    Attributes:
+        places: for each bundle of each replica that has no place its step, and what it needs.
+    """
+
+    places: tuple[tuple[str, Mapping[str, float]], ...]
+
+
+@dataclass(frozen=True)
 class ReleaseBlocks:
     """Forget these rows in memory: nobody needs them, or they can be read from their parts."""
 
@@ -141,5 +155,6 @@ Action: TypeAlias = (
     | KillReplica
     | AbandonReplica
     | CommitOutput
+    | AskForNodes
     | ReleaseBlocks
 )

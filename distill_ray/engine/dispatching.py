@@ -10,15 +10,13 @@ from distill_ray.engine.batches import Batch
 from distill_ray.engine.blocks import Blocks
 from distill_ray.engine.messages import Work
 from distill_ray.engine.recovery import are_there
-from distill_ray.engine.replicas import relieve_all, start_joining, start_replicas
+from distill_ray.engine.replicas import relieve_all, start_joining
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import StepState
 
 
 def compute(state: StepState, blocks: Blocks) -> Iterator[Action]:
-    """Have a step's replicas, which are started where they are not there yet, do what is pending."""
-    if state.pending:
-        yield from start_replicas(state)
+    """Have the replicas of a step that are there do what is pending."""
     if state.to_join:
         yield from start_joining(state)
     yield from _dispatch(state, blocks)

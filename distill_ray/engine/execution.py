@@ -16,6 +16,7 @@ from distill_ray.cache.writer import WriterSettings, WrittenPart, part_stem, wri
 from distill_ray.engine.actions import (
     AbandonReplica,
     Action,
+    AskForNodes,
     CommitOutput,
     FindParts,
     FlushReplica,
@@ -35,6 +36,7 @@ from distill_ray.engine.messages import (
     Event,
     Failure,
     Flushed,
+    NodesSeen,
     ReplicaLost,
     ReplicaReady,
     StopRequested,
@@ -150,11 +152,8 @@ class _Execution:
         self._stopped_by = 0
         self._replaced: dict[str, list[str]] = {name: [] for name in self._running}
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cache")
-        followed = {p for name in self._running for p in plan.graph.predecessors(name)}
-        self._hits = {
-            name: read_stored_rows(store, self.manifests[name], self._threads)
-            for name in followed - set(self._running)
-        }
+        hits = {p for name in self._running for p in plan.graph.predecessors(name)} - set(self._running)
+        self._hits = {n: read_stored_rows(store, self.manifests[n], self._threads) for n in hits}
         flight = settings.flight
         self._watcher = Watcher(flight, self._running, executor.submit) if flight else None
         awaited = self._watcher.awaited if self._watcher else ()
@@ -164,12 +163,11 @@ class _Execution:
     def run(self) -> None:
         write = partial(_write_preimage, self._store, self._plan)
         list(self._threads.map(write, self._running))  # side by side: a bucket takes its time
-        all_fit = self._executor.fits(
-            {name: self._plan.graph.steps[name].resources for name in self._running}
-        )
+        nodes = self._executor.nodes({name: self._plan.graph.steps[name].resources for name in self._running})
+        if nodes is not None:
+            self._scheduler.handle(NodesSeen(nodes))
         self._going = True
-        if all_fit:
-            self._do(self._scheduler.warm_up([n for n, s in self._running.items() if s.decision != "resume"]))
+        self._do(self._scheduler.warm_up([n for n, s in self._running.items() if s.decision != "resume"]))
         if self._watcher:
             self._watcher.start()
         self._move_on()
@@ -249,7 +247,7 @@ class _Execution:
             elif isinstance(action, ReadKeys):
                 self._executor.read_keys(action, self._part_rows(action))
             elif isinstance(action, StartReplica):
-                self._executor.start(action.step, action.replica, self._setup(action))
+                self._executor.start(action.step, action.replica, self._setup(action), action.place)
             elif isinstance(action, FlushReplica):
                 self._executor.flush(action.step, action.replica)
             elif isinstance(action, StopReplica | KillReplica):
@@ -259,7 +257,13 @@ class _Execution:
             elif isinstance(action, ReleaseBlocks):
                 self._executor.release(action.blocks)
             else:
-                self._do_on_thread(action)
+                self._do_now_and_then(action)
+
+    def _do_now_and_then(self, action: AskForNodes | CommitOutput | FindParts | ReadDigests) -> None:
+        if isinstance(action, AskForNodes):
+            self._executor.ask_for_nodes(action.places)
+        else:
+            self._do_on_thread(action)
 
     def _do_on_thread(self, action: CommitOutput | FindParts | ReadDigests) -> None:
         """Storage may be slow, and dispatching must not wait for it."""

@@ -8,6 +8,7 @@ from typing import Protocol
 from distill_ray.engine.actions import ReadKeys, SendWork
 from distill_ray.engine.keys import PartRows
 from distill_ray.engine.messages import Event
+from distill_ray.engine.room import Amounts, Place
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.resources import StepResources
 
@@ -15,8 +16,10 @@ from distill_ray.resources import StepResources
 class Executor(Protocol):
     """Does what the scheduler says, somewhere. Events come back in any order."""
 
-    def fits(self, steps: Mapping[str, StepResources]) -> bool:
-        """Whether all replicas of these steps can run at the same time.
+    def nodes(self, steps: Mapping[str, StepResources]) -> Mapping[str, Amounts] | None:
+        """What each node has in all, where these steps are to run; None: there is no limit.
+
+        Changes come as `NodesSeen`.
 
         Raises:
             ResourceError: a replica of a step can never run; names the step.
@@ -25,8 +28,11 @@ class Executor(Protocol):
     def live_bytes(self) -> int:
         """How many bytes rows may take in memory between the steps, asked once at the start."""
 
-    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
-        """Create a replica and load it; a `ReplicaReady` follows."""
+    def ask_for_nodes(self, places: tuple[tuple[str, Amounts], ...]) -> None:
+        """There is no place for these now: whoever can bring nodes is to know."""
+
+    def start(self, step: str, replica: int, setup: WorkerSetup, place: Place = ()) -> None:
+        """Create a replica, where a place was chosen, and load it; a `ReplicaReady` follows."""
 
     def send(self, work: SendWork) -> None:
         """Call a replica; a `WorkDone` follows."""

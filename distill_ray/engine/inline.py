@@ -14,6 +14,7 @@ from distill_ray.engine.actions import ReadKeys, SendWork
 from distill_ray.engine.blocks import LIVE_BYTES
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import Event, Flushed, ReplicaReady, WorkDone
+from distill_ray.engine.room import Amounts, Place
 from distill_ray.engine.worker import Worker, WorkerSetup
 from distill_ray.errors import ProcessUnusableError, StepError
 from distill_ray.resources import StepResources
@@ -27,17 +28,19 @@ class InlineExecutor:
         self._blocks: dict[int, Block] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def fits(self, steps: Mapping[str, StepResources]) -> bool:
-        """Whether all replicas can run at the same time: they take turns here."""
-        del steps
-        return True
+    def nodes(self, steps: Mapping[str, StepResources]) -> None:
+        """There is no limit: replicas take turns here."""
 
     def live_bytes(self) -> int:
         """How many bytes rows may take in this process between the steps."""
         return LIVE_BYTES
 
-    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
+    def ask_for_nodes(self, places: tuple[tuple[str, Amounts], ...]) -> None:
+        """There is always a place."""
+
+    def start(self, step: str, replica: int, setup: WorkerSetup, place: Place = ()) -> None:
         """Create a replica and load it."""
+        del place
         worker = Worker(setup, replica)
         self._workers[step, replica] = worker
         self._events.put(ReplicaReady(step, replica, worker.load()))

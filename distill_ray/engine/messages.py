@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
@@ -177,11 +178,12 @@ class WorkRecord:
 
 @dataclass(frozen=True)
 class ReplicaReady:
-    """A replica has loaded, or failed to."""
+    """A replica has loaded, and is on this node where there are any, or failed to load."""
 
     step: str
     replica: int
     failure: Failure | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,13 +255,25 @@ class RowsLost:
 
 @dataclass(frozen=True)
 class NoRoom:
-    """A replica has waited for its place: others hold what it needs, and some of them may have nothing to do.
-
-    Attributes:
-        step: the step's name.
-    """
+    """A replica has waited for its place in vain: others on the cluster hold what it needs."""
 
     step: str
+    replica: int
+
+
+@dataclass(frozen=True)
+class NodesSeen:
+    """What each living node has in all.
+
+    Attributes:
+        nodes: amounts by Ray's names, by the node's id.
+        seconds: since the last look.
+        failure: a step waited too long for a node that could hold it.
+    """
+
+    nodes: Mapping[str, Mapping[str, float]]
+    seconds: float = 0.0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -365,6 +379,7 @@ Event: TypeAlias = (
     ReplicaEvent
     | RowsLost
     | NoRoom
+    | NodesSeen
     | PartsFound
     | Committed
     | KeysRead

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from distill_ray.engine.room import Place
+
 
 @dataclass
 class Replica:
@@ -22,6 +24,8 @@ class Replica:
         leaving: it gets no more calls: it makes room for a step that has no place.
         alone: it gets no other call beside the one that it has.
         stuck: why it is leaving where something in it does not come back: it is killed then.
+        place: the nodes that it was given, none where Ray finds some; None: it needs nothing of any.
+        idle_seconds: how long it has had nothing to do, as far as was looked.
     """
 
     joins: bool = False
@@ -32,6 +36,8 @@ class Replica:
     leaving: bool = False
     alone: bool = False
     stuck: str = ""
+    place: Place | None = None
+    idle_seconds: float = 0.0
 
 
 class Pool(Mapping[int, Replica]):
@@ -81,6 +87,21 @@ class Pool(Mapping[int, Replica]):
         return tuple(self._idle)
 
     @property
+    def staying(self) -> int:
+        """How many compute, ready or not, and are not to go."""
+        return self.computing - len(self._leaving)
+
+    @property
+    def unused(self) -> tuple[int, ...]:
+        """Those that compute and are ready, but have no call under way."""
+        return tuple(self._by_calls[0]) if self._by_calls else ()
+
+    @property
+    def idle_count(self) -> int:
+        """How many these are."""
+        return len(self._by_calls[0]) if self._by_calls else 0
+
+    @property
     def leaving(self) -> tuple[int, ...]:
         """Those that get no more calls."""
         return tuple(self._leaving)
@@ -103,22 +124,24 @@ class Pool(Mapping[int, Replica]):
 
     # What happens to one of them.
 
-    def start(self, *, joins: bool) -> int:
+    def start(self, *, joins: bool, place: Place | None = None) -> int:
         """Take a new one in; returns its number."""
         number = self.started
         self.started += 1
-        self._all[number] = Replica(joins=joins)
+        self._all[number] = Replica(joins=joins, place=place)
         self._not_ready[number] = None
         self.computing += not joins
         if joins:
             self._joining[number] = None
         return number
 
-    def loaded(self, number: int) -> None:
-        """It is ready to be called."""
+    def loaded(self, number: int, node: str | None = None) -> None:
+        """It is ready to be called, on the node where it was found to be."""
         replica = self._all[number]
         self._forget(number, replica)
         replica.ready = True
+        if node and replica.place is not None and len(replica.place) < 2:
+            replica.place = (node,)
         self._not_ready.pop(number, None)
         self.ready += not replica.joins
         self._note(number, replica)
@@ -128,6 +151,7 @@ class Pool(Mapping[int, Replica]):
         replica = self._all[number]
         self._forget(number, replica)
         replica.calls += 1
+        replica.idle_seconds = 0.0
         replica.ending = replica.flushed = False
         replica.alone = alone
         self._note(number, replica)

@@ -27,7 +27,7 @@ from distill_ray.engine.messages import (
     WorkRecord,
 )
 from distill_ray.engine.poison import GO_ON, LESS_MEMORY, charged, left, try_again, why_not_again
-from distill_ray.engine.replicas import relieve, start_joining, start_replicas
+from distill_ray.engine.replicas import relieve, start_joining
 from distill_ray.engine.sending import send_work
 from distill_ray.engine.step_state import Phase, StepState, Unsaved
 
@@ -157,6 +157,7 @@ def recover(state: StepState, blocks: Blocks) -> Iterator[Action]:
         replica = state.to_search.pop()
         state.searched.add(replica)
         yield FindParts(state.spec.name, replica)
+    state.makes_again = False
     makers = {state.unsaved[block].replica for block in state.lost if block in state.unsaved}
     yield from relieve(state, makers)  # whoever of them lives may have them in parts soon
     if state.searched:
@@ -183,7 +184,10 @@ def _make_again(state: StepState, block: int, blocks: Blocks) -> Iterator[Action
     if not batches or not are_there(batches, blocks):
         return
     joins = not batches[0].purpose.needs_step
-    yield from start_joining(state) if joins else start_replicas(state)
+    if joins:
+        yield from start_joining(state)
+    else:
+        state.makes_again = True
     replica = state.free_replica(batches, joins=joins)
     if replica is not None:
         state.call(replica, block, batches)

@@ -16,24 +16,20 @@ from distill_ray.engine.actions import (
     StartReplica,
     StopReplica,
 )
+from distill_ray.engine.room import Place
 from distill_ray.engine.step_state import Phase, StepState
 
 
-def start_replicas(state: StepState) -> Iterator[Action]:
-    """Start those that are not there, or not any more; a generator or a global step has one."""
-    count = 1 if state.spec.kind != "step" else state.spec.replicas
-    for _ in range(count - state.replicas.computing):
-        yield _start(state, joins=False)
+def start_replica(state: StepState, place: Place | None) -> StartReplica:
+    """Start one more, where a place was chosen for it."""
+    number = state.replicas.start(joins=False, place=place)
+    return StartReplica(state.spec.name, number, place=place or ())
 
 
 def start_joining(state: StepState) -> Iterator[Action]:
     """Start the replica without the step, which handles rows that are made already, unless it is there."""
     if not state.replicas.joins:
-        yield _start(state, joins=True)
-
-
-def _start(state: StepState, *, joins: bool) -> StartReplica:
-    return StartReplica(state.spec.name, state.replicas.start(joins=joins), joins=joins)
+        yield StartReplica(state.spec.name, state.replicas.start(joins=True), joins=True)
 
 
 def relieve(state: StepState, replicas: Collection[int]) -> Iterator[Action]:
@@ -49,23 +45,14 @@ def relieve_all(state: StepState) -> Iterator[Action]:
     yield from relieve(state, {made.replica for made in state.unsaved.values()})
 
 
-def make_room(state: StepState) -> None:
-    """Let replicas that have nothing to do go, for a step that has no place; they come back when needed."""
-    if state.spec.kind == "step" and state.phase is Phase.RUNNING and not state.pending:
-        for number in state.replicas.idle:
-            if not state.replicas[number].joins:
-                state.replicas.leave(number)
-
-
 def let_go(state: StepState) -> Iterator[Action]:
-    """End replicas that are leaving, once they have written all; others take the place of stuck ones."""
+    """End replicas that are leaving, once they have written all."""
     for number in state.replicas.leaving:
         if state.replicas[number].calls:
             continue
         if state.replicas[number].flushed:
             yield _end(state, number)
-            if state.replicas.remove(number).stuck and state.pending:
-                yield from start_replicas(state)
+            state.replicas.remove(number)
         else:
             state.replicas.told_to_flush(number, for_good=True)
             yield FlushReplica(state.spec.name, number)

@@ -23,6 +23,7 @@ from distill_ray.engine.messages import (
     Failure,
     Flushed,
     KeysRead,
+    NodesSeen,
     NoRoom,
     PartsFound,
     Purpose,
@@ -35,6 +36,7 @@ from distill_ray.engine.messages import (
     WorkDone,
     failure_of,
 )
+from distill_ray.engine.placing import Placing, begin_stage, computes
 from distill_ray.engine.poison import handed_in
 from distill_ray.engine.recovery import (
     beyond_recovery,
@@ -45,7 +47,7 @@ from distill_ray.engine.recovery import (
     replica_lost,
     rows_lost,
 )
-from distill_ray.engine.replicas import commit, flush_idle, flush_replicas, let_go, make_room, start_replicas
+from distill_ray.engine.replicas import commit, flush_idle, flush_replicas, let_go
 from distill_ray.engine.routing import Routes, RouteSpec
 from distill_ray.engine.row_flow import (
     draw_near,
@@ -96,21 +98,14 @@ class Scheduler:
             known, awaits = (stored or {}).get(spec.name, StoredUnits()), spec.name in awaited
             self.steps[spec.name] = StepState(spec, known, edges, awaited=awaits)
         self.routes.join(self.steps.values())
-        self._begin_stage()
+        self.placing = Placing(self.steps, self._changed.add)
+        self._changed.update(begin_stage(self.steps, self._undone))
 
     def _follow(self, producer: str, edge: Edge) -> None:
         if producer in self.steps:
             self.steps[producer].outputs.append(edge)
         else:
             self._feeds.add(edge)
-
-    def _begin_stage(self) -> None:
-        """Let the steps of the next stage compute, once all of those before have ended."""
-        stage = min((self.steps[name].spec.stage for name in self._undone), default=0)
-        for name, state in self.steps.items():
-            if state.has_begun != (state.spec.stage <= stage):
-                state.has_begun = not state.has_begun
-                self._changed.add(name)
 
     def feed(self, producer: str, found: StoredRows) -> None:
         """Give rows of a complete output of an earlier run to the steps that follow it, in order."""
@@ -153,6 +148,10 @@ class Scheduler:
         if isinstance(event, StopRequested):
             self.stopping = True
             return
+        if isinstance(event, NodesSeen):
+            self.placing.seen(event.nodes, event.seconds)
+            self._fail(event.failure)
+            return
         state = self.steps[event.step]
         if isinstance(event, ReplicaEvent) and event.replica not in state.replicas:
             return  # it was abandoned, or is known to be lost: its other answers may still be on their way
@@ -176,28 +175,28 @@ class Scheduler:
         state.phase = Phase.DONE if event.failure is None else Phase.FLUSHING
         if event.failure is None:
             self._undone.discard(event.step)
-            self._begin_stage()
+            self._changed.update(begin_stage(self.steps, self._undone))
 
     def _recover(self, state: StepState, event: RowsLost | NoRoom | PartsFound) -> None:
         if isinstance(event, RowsLost):
             rows_lost(self.steps, event, self.blocks)
         elif isinstance(event, PartsFound):
             parts_found(state, event, self.blocks)
-        else:
-            for other in self.steps.values():
-                if other is not state:
-                    make_room(other)
+        elif event.replica in state.replicas:
+            self.placing.no_room(state, event.replica)
 
     def _replica_reports(self, state: StepState, event: ReplicaEvent) -> None:
         if isinstance(event, WorkDone):
             self._in_order(state, event)
         elif isinstance(event, ReplicaReady):
             if event.failure is None:
-                state.replicas.loaded(event.replica)
+                state.replicas.loaded(event.replica, event.node)
         elif isinstance(event, Flushed):
             parts_written(state, event.written, self.blocks)
             state.replicas.wrote_all(event.replica)
         elif state.phase in (Phase.RUNNING, Phase.FLUSHING):  # after that all it made is written
+            if event.with_node:
+                self.placing.lost(state.replicas[event.replica].place)
             self._fail(replica_lost(state, event, self.blocks))
 
     def _fail(self, failure: Failure | None) -> None:
@@ -258,8 +257,13 @@ class Scheduler:
         if released := self.blocks.release():
             yield ReleaseBlocks(released)
             self._changed.update(self.blocks.no_longer_held_up())
-        while not self._winding_down and (name := self._changed.next()) is not None:
-            yield from self._go_on(self.steps[name])
+        while not self._winding_down:
+            if (name := self._changed.next()) is not None:
+                yield from self._go_on(self.steps[name])
+            elif self.placing.due:
+                yield from self.placing.decide()
+            else:
+                break
         if self._winding_down:
             for state in self.steps.values():
                 yield from flush_idle(state)
@@ -276,12 +280,12 @@ class Scheduler:
         if state.gave:
             state.gave = False
             self._changed.update(name for edge in state.outputs for name in edge.consumers)
+        self.placing.note(state)
 
     def _run(self, state: StepState) -> Iterator[Action]:
         if state.spec.kind == "generator":
             look_up_offsets(state, self.blocks)
-            if not state.ended and state.computes:
-                yield from start_replicas(state)
+            if not state.ended and computes(state):
                 yield from advance(state, self.blocks)
         else:
             yield from draw_near(state, self.blocks)
@@ -290,7 +294,7 @@ class Scheduler:
             else:
                 yield from form_row_batches(state, self.blocks)
             self._fail(length_mismatch(state))
-            if state.computes:
+            if computes(state):
                 yield from compute(state, self.blocks)
         self._fail(beyond_recovery(state, self.blocks))
         yield from recover(state, self.blocks)
@@ -308,6 +312,4 @@ class Scheduler:
         Only where all of them find room at once: else a step could keep those above it from starting. What
         another run computes may never need any here.
         """
-        for name in steps:
-            if self.steps[name].computes:
-                yield from start_replicas(self.steps[name])
+        yield from self.placing.warm_up([self.steps[name] for name in steps if computes(self.steps[name])])

@@ -15,6 +15,7 @@ from distill_ray.engine.blocks import Piece, Slice
 from distill_ray.engine.edge import Edge
 from distill_ray.engine.messages import CALL_SECONDS, FailedRows, Purpose, WorkDone, WorkRecord
 from distill_ray.engine.pool import Pool
+from distill_ray.engine.room import Amounts
 from distill_ray.engine.routing import Converging
 from distill_ray.graph.streams import Convergence
 from distill_ray.steps.base import OnError, StepKind
@@ -36,6 +37,9 @@ class StepSpec:
         kind: whether it makes rows, is given them batch by batch, or all at once.
         batch_size: rows in each batch.
         replicas: how many replicas may run.
+        fewest: how many come before any other step gets more than its fewest.
+        follows_backlog: it has as many replicas as its batches keep busy, instead of all that may run.
+        bundles: what each replica holds of its node, or of several, by Ray's names; none: it is put anywhere.
         max_batches: for a generator: batches after which it counts as ended; 0 is no limit.
         columns: of a row-wise step, whose units are rows: the columns it is handed; else None.
         joins_input: of a row-wise step: the other columns of its input are joined onto its rows.
@@ -54,6 +58,9 @@ class StepSpec:
     kind: StepKind = "step"
     batch_size: int = 50
     replicas: int = 1
+    fewest: int = 1
+    follows_backlog: bool = False
+    bundles: tuple[Amounts, ...] = ()
     max_batches: int = 0
     columns: tuple[str, ...] | None = None
     joins_input: bool = False
@@ -202,6 +209,8 @@ class StepState:
     """Names of the parts that its replicas said they had written."""
     lost: set[int] = field(default_factory=set)
     """Blocks whose rows are neither in memory nor, as far as is known, in a part."""
+    makes_again: bool = False
+    """Some of these wait for a replica that makes them again."""
     deaths: int = 0
     """Processes that died at nothing that could be named, since a call was last done."""
     given_up: int = 0
@@ -226,7 +235,7 @@ class StepState:
     """It has given rows, or its last ones, since the steps that follow were looked at."""
     awaited: bool = False
     """Another run computes it: what is stored is taken over as it comes, and nothing is computed."""
-    has_begun: bool = True
+    has_begun: bool = False
     """Its stage has begun: before, it takes over what is stored, and computes nothing."""
 
     def __post_init__(self) -> None:
@@ -239,11 +248,6 @@ class StepState:
         self._after: dict[int, int] = {}
         """What follows a place in the output's order, where it is not the next number."""
         self._content = hashlib.sha256()
-
-    @property
-    def computes(self) -> bool:
-        """Whether it may compute now."""
-        return self.has_begun and not self.awaited
 
     @property
     def content(self) -> str:

@@ -79,7 +79,7 @@ class LineProgress:
 
     def _replicas_line(self, event: ReplicaUp | ReplicaDown | ReplicaAway) -> str:
         if isinstance(event, ReplicaAway):
-            return f"{event.step}: replica {event.replica} makes room for a step that waits for a place"
+            return f"{event.step}: replica {event.replica} is given back: it was idle, or others wait"
         if isinstance(event, ReplicaDown):
             return f"{event.step}: replica {event.replica} died ({event.reason}); others do what it had to do"
         step = self._run.steps[event.step]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distill_ray.engine.on_ray.placement import actor_options, check_placeable, fit_together
+from distill_ray.engine.on_ray.placement import actor_options, check_placeable, say_if_short
 from distill_ray.errors import ResourceError
 from distill_ray.resources import StepResources
 
@@ -15,7 +15,6 @@ def test_a_step_without_a_declaration_reserves_nothing() -> None:
     options = actor_options(StepResources())
     assert options["num_cpus"] == 0
     assert options["num_gpus"] == 0
-    assert fit_together([StepResources()] * 100, [NODE])
 
 
 def test_everything_declared_is_asked_for() -> None:
@@ -26,17 +25,6 @@ def test_everything_declared_is_asked_for() -> None:
     assert options["memory"] == 10
     assert options["resources"] == {"ssd": 1}
     assert options["accelerator_type"] == "L4"
-
-
-def test_replicas_share_a_node_only_as_far_as_it_goes() -> None:
-    half = StepResources(gpus=0.5)
-    assert fit_together([half, half], [NODE])
-    assert not fit_together([half, half, half], [NODE])
-    assert fit_together([half, half, half], [NODE, NODE])
-
-
-def test_two_half_full_nodes_do_not_hold_a_replica_that_wants_one() -> None:
-    assert not fit_together([StepResources(cpus=3)], [NODE, NODE])
 
 
 @pytest.mark.parametrize(
@@ -63,8 +51,22 @@ def test_the_refusal_says_what_each_kind_of_node_has() -> None:
 
 def test_gpus_across_nodes_need_not_be_on_one() -> None:
     spread = StepResources(cpus=1, gpus=2, across_nodes=True)
-    assert not fit_together([StepResources(cpus=1, gpus=2)], [NODE, NODE])
-    assert fit_together([spread], [NODE, NODE])
-    assert not fit_together([spread, spread], [NODE, NODE, NODE])
+    check_placeable("fits", spread, [NODE, NODE])
+    with pytest.raises(ResourceError, match="no node of the cluster has"):
+        check_placeable("huge", StepResources(cpus=1, gpus=2), [NODE, NODE])
     with pytest.raises(ResourceError, match=r"Step 'huge' declares CPU 1, GPU 2 .* do not have together"):
         check_placeable("huge", spread, [NODE])
+
+
+def test_it_is_said_where_even_the_fewest_do_not_fit(caplog: pytest.LogCaptureFixture) -> None:
+    say_if_short("judge", StepResources(gpus=1, replicas=(2, 4)), {"a": NODE, "b": NODE})
+    assert not caplog.records
+    say_if_short("judge", StepResources(gpus=1, replicas=(3, 4)), {"a": NODE, "b": NODE})
+    assert "Step 'judge' is to have 3 replicas at least, which the cluster has no room for" in caplog.text
+
+
+def test_a_replica_goes_to_the_node_that_was_chosen() -> None:
+    node = "ab" * 28
+    strategy = actor_options(StepResources(gpus=1), node=node)["scheduling_strategy"]
+    assert (strategy.node_id, strategy.soft) == (node, False)
+    assert "scheduling_strategy" not in actor_options(StepResources(gpus=1))

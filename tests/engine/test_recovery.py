@@ -30,7 +30,6 @@ from distill_ray.engine.messages import (
     Committed,
     Event,
     Flushed,
-    NoRoom,
     PartsFound,
     Purpose,
     ReplicaLost,
@@ -575,35 +574,6 @@ def test_replicas_that_die_before_they_have_done_anything_end_the_run() -> None:
         list(scheduler.actions())
     assert scheduler.failure is not None
     assert "4 processes died in a row" in scheduler.failure.message
-
-
-def test_replicas_with_nothing_to_do_make_room_for_a_step_without_a_place_and_come_back() -> None:
-    scheduler = Scheduler(
-        [
-            StepSpec("load", kind="generator"),
-            StepSpec("upper", ("load",), batch_size=2),
-            StepSpec("lower", ("upper",), batch_size=2),
-        ]
-    )
-    load, *_ = ready(scheduler)
-    scheduler.handle(WorkDone("load", 0, load.work.block, made(0, 1)))
-    (upper,) = [each for each in ready(scheduler) if each.step == "upper"]
-    scheduler.handle(WorkDone("upper", 0, upper.work.block, made(0, 1)))
-    (lower,) = [each for each in ready(scheduler) if each.step == "lower"]
-
-    scheduler.handle(NoRoom("upper"))
-    assert not stopped(scheduler), "it is at work"
-    scheduler.handle(WorkDone("lower", 0, lower.work.block, made(0, 1)))
-    scheduler.handle(NoRoom("upper"))
-    assert FlushReplica("lower", 0) in list(scheduler.actions())
-    scheduler.handle(Flushed("lower", 0, (WrittenPart(PartEntry("part", 1), ((lower.work.block, 0),)),)))
-    assert stopped(scheduler) == [StopReplica("lower", 0)]
-
-    scheduler.handle(WorkDone("load", 0, load.work.block + 1, made(2, 3)))
-    for step in ("upper", "lower"):
-        sent = [each for each in ready(scheduler) if each.step == step]
-        assert [each.replica for each in sent] == [0 if step == "upper" else 1]
-        scheduler.handle(WorkDone(step, sent[0].replica, sent[0].work.block, made(2, 3)))
 
 
 def first_rows(call: SendWork) -> list[int]:

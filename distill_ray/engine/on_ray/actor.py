@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from ray import cloudpickle
+from ray import cloudpickle, get_runtime_context
 
 from distill_ray.cache.writer import Block, WrittenPart
 from distill_ray.engine.messages import Failure, Work, WorkRecord
@@ -39,8 +39,10 @@ class ReplicaActor:
         """What Ray puts in front of each line that it prints, and what its dashboard shows."""
         return self._name
 
-    def load(self, step: str, pickled_setup: bytes, replica: int, search_path: list[str]) -> Failure | None:
-        """Make the worker and load the step.
+    def load(
+        self, step: str, pickled_setup: bytes, replica: int, search_path: list[str]
+    ) -> tuple[Failure | None, str]:
+        """Make the worker and load the step; returns what went wrong, and the id of this node.
 
         Args:
             step: the step's name.
@@ -48,13 +50,15 @@ class ReplicaActor:
             replica: the replica's number.
             search_path: where the driver finds users' modules: of use where this node has these folders.
         """
+        node = get_runtime_context().get_node_id()
         sys.path += [folder for folder in search_path if folder not in sys.path and Path(folder).is_dir()]
         try:
             setup = cloudpickle.loads(pickled_setup)
         except Exception as error:
-            return Failure(step, _why_not_rebuilt(error), "".join(traceback.format_exception(error)))
+            trace = "".join(traceback.format_exception(error))
+            return Failure(step, _why_not_rebuilt(error), trace), node
         self._worker = Worker(setup, replica, has_process=True)
-        return self._worker.load()
+        return self._worker.load(), node
 
     def run(self, work: Work, *handed_over: Block) -> tuple[Block | None, WorkRecord]:
         """Compute; the rows stay in the object store, the record goes to the driver."""

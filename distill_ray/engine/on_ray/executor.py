@@ -33,11 +33,12 @@ from distill_ray.engine.on_ray.losses import known_better, loss
 from distill_ray.engine.on_ray.placement import (
     actor_options,
     check_placeable,
-    fit_together,
     node_resources,
+    say_if_short,
 )
 from distill_ray.engine.on_ray.preflight import check_nodes
-from distill_ray.engine.on_ray.waiting import LOOK_SECONDS, WAIT_SECONDS, Places, patience
+from distill_ray.engine.on_ray.waiting import LOOK_SECONDS, Places, patience
+from distill_ray.engine.room import Amounts, Place
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
@@ -56,14 +57,14 @@ class RayExecutor:
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
         self._groups = Groups()
-        self._places = Places(self._patience or WAIT_SECONDS)
+        self._places = Places(self._patience)
         self._blocks: dict[int, Any] = {}
         self._setups: dict[tuple[str, bool], Any] = {}
         self._closing: dict[Any, Any] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def fits(self, steps: Mapping[str, StepResources]) -> bool:
-        """Whether all replicas of these steps can run at the same time.
+    def nodes(self, steps: Mapping[str, StepResources]) -> Mapping[str, Amounts]:
+        """What each living node has in all, where these steps are to run.
 
         Raises:
             ResourceError: a replica of a step can never run; names the step.
@@ -72,20 +73,26 @@ class RayExecutor:
         nodes = node_resources()
         if not self._patience:
             for step, resources in steps.items():
-                check_placeable(step, resources, nodes)
+                check_placeable(step, resources, list(nodes.values()))
+        for step, resources in steps.items():
+            say_if_short(step, resources, nodes)
         check_nodes(self._storage, steps)
-        return fit_together([each for each in steps.values() for _ in range(each.fewest)], nodes)
+        return nodes
 
     def live_bytes(self) -> int:
         """Half of the cluster's object store: the rest is for calls under way, and Ray spills above 80 %."""
-        store = sum(node.get("object_store_memory", 0) for node in node_resources())
+        store = sum(node.get("object_store_memory", 0) for node in node_resources().values())
         return int(store / 2) or LIVE_BYTES
 
-    def start(self, step: str, replica: int, setup: WorkerSetup) -> None:
-        """Create a replica and load it."""
+    def ask_for_nodes(self, places: tuple[tuple[str, Amounts], ...]) -> None:
+        """There is no place for these now: let an autoscaler know, and wait."""
+        self._places.ask(places)
+
+    def start(self, step: str, replica: int, setup: WorkerSetup, place: Place = ()) -> None:
+        """Create a replica, where a place was chosen, and load it."""
         resources = setup.resources
         actor: Any = ray.remote(ReplicaActor)
-        options = actor_options(resources, setup.calls_at_once)
+        options = actor_options(resources, setup.calls_at_once, place[0] if place else "")
         spread_gpus = 0
         if resources.across_nodes:
             options |= self._groups.reserve(step, replica, resources)
@@ -94,16 +101,16 @@ class RayExecutor:
             f"{step}/{replica}", sees_gpus=bool(resources.gpus), spread_gpus=spread_gpus
         )
         self._actors[step, replica] = handle
-        if not setup.joins:
-            self._places.wait(step, replica, resources)
+        if resources.needs:
+            self._places.wait(step, replica)
             handle.__ray_ready__.remote().future().add_done_callback(
-                lambda future: None if future.exception() else self._places.placed(step, replica)
+                lambda future: None if future.exception() else self._places.gone(step, replica)
             )
         if (step, setup.joins) not in self._setups:
             self._setups[step, setup.joins] = ray.put(_pickled(step, setup))
         loading = handle.load.remote(step, self._setups[step, setup.joins], replica, _search_path())
 
-        self._when_done(loading, step, replica, lambda failure: ReplicaReady(step, replica, failure))
+        self._when_done(loading, step, replica, lambda told: ReplicaReady(step, replica, *told))
 
     def send(self, work: SendWork) -> None:
         """Call a replica."""
@@ -190,8 +197,8 @@ class RayExecutor:
         """Wait for the next event."""
         while True:
             self._groups.remove_left()
-            if (waits := self._places.look()) is not None:
-                return waits
+            for seen in self._places.look():
+                self._events.put(seen)
             with suppress(queue.Empty):
                 event = self._events.get(timeout=LOOK_SECONDS)
                 self._note(event)
@@ -212,6 +219,7 @@ class RayExecutor:
         """Let replicas that have loaded unload, unless it is to be at once; end the others."""
         for step, replica in [] if at_once else list(self._loaded & self._actors.keys()):
             self.stop(step, replica)
+        self._places.close()
         for actor in self._actors.values():
             ray.kill(actor)
         try:

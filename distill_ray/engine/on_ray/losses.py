@@ -28,7 +28,11 @@ def loss(step: str, replica: int, error: BaseException) -> ReplicaLost:
     """
     text = str(error)
     starved = isinstance(error, ray.exceptions.OutOfMemoryError)
-    kinds = ray.exceptions.NodeDiedError, ray.exceptions.ActorUnavailableError
+    kinds = (
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.ActorUnavailableError,
+        ray.exceptions.ActorUnschedulableError,  # it was to be placed there
+    )
     with_node = isinstance(error, kinds) or "node has died" in text
     if starved:
         reason = _of_memory(text)

@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from distill_ray.engine.room import Amounts, fit_together, holds
 from distill_ray.errors import ResourceError
 from distill_ray.resources import StepResources
 
-Amounts = Mapping[str, float]
-"""Amounts of resources by Ray's names: ``{"CPU": 2, "GPU": 0.5}``."""
+_log = logging.getLogger(__name__)
 
 _LISTED = 4
 """Nodes that are named in a message."""
 
 
-def actor_options(resources: StepResources, calls_at_once: int = 1) -> dict[str, Any]:
-    """What a replica asks of Ray. Ray itself never restarts an actor: the driver decides what then."""
-    options: dict[str, Any] = {
-        # Without num_cpus Ray would want a whole CPU to place the actor.
-        "num_cpus": resources.cpus or 0,
-        "num_gpus": resources.gpus or 0,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-    }
+_ACCELERATOR = "accelerator_type:"
+
+
+def actor_options(resources: StepResources, calls_at_once: int = 1, node: str = "") -> dict[str, Any]:
+    """What a replica asks of Ray, on a node where one was chosen.
+
+    Ray itself never restarts an actor: the driver decides what then.
+    """
+    options = options_for(resources.needs)
     if calls_at_once > 1:  # else its calls are on the main thread, which some libraries insist on
         options["max_concurrency"] = calls_at_once
-    if resources.memory:
-        options["memory"] = resources.memory
-    if resources.resources:
-        options["resources"] = dict(resources.resources)
-    if resources.accelerator_type:
-        options["accelerator_type"] = resources.accelerator_type
+    if node:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     return options
 
 
-def node_resources() -> list[Amounts]:
-    """What each living node of the cluster has in all."""
-    import ray
+def options_for(needs: Amounts) -> dict[str, Any]:
+    """What an actor that holds so much asks of Ray."""
+    custom = {name: amount for name, amount in needs.items() if name not in ("CPU", "GPU", "memory")}
+    kinds = [name.removeprefix(_ACCELERATOR) for name in custom if name.startswith(_ACCELERATOR)]
+    options: dict[str, Any] = {
+        # Without num_cpus Ray would want a whole CPU to place the actor.
+        "num_cpus": needs.get("CPU", 0),
+        "num_gpus": needs.get("GPU", 0),
+        "resources": {name: n for name, n in custom.items() if not name.startswith(_ACCELERATOR)},
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }
+    if "memory" in needs:
+        options["memory"] = needs["memory"]
+    if kinds:
+        options["accelerator_type"] = kinds[0]
+    return options
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
-
-def wanted(resources: StepResources) -> Amounts:
-    """What one replica declares, by Ray's names."""
-    return resources.needs
+def node_resources() -> dict[str, Amounts]:
+    """What each living node of the cluster has in all, by the node's id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
 def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts]) -> None:
@@ -53,7 +65,7 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
     Raises:
         ResourceError: names what the step asks for and what the nodes have.
     """
-    asked = wanted(resources)
+    asked = resources.needs
     if is_placeable(resources, nodes):
         return
     who_has = "the nodes do not have together" if resources.across_nodes else "no node of the cluster has"
@@ -63,6 +75,17 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
         "Where an autoscaler adds nodes, say how many seconds to wait: run(wait_for_resources=1800), or "
         "DISTILL_RAY_WAIT_FOR_RESOURCES=1800."
     )
+
+
+def say_if_short(step: str, resources: StepResources, nodes: Mapping[str, Amounts]) -> None:
+    """Log that a step goes on with fewer replicas than its fewest: no more have room at the same time."""
+    if not fit_together([resources.bundles] * resources.fewest, nodes):
+        _log.warning(
+            "Step '%s' is to have %d replicas at least, which the cluster has no room for even if it holds "
+            "nothing else: it goes on with those there are",
+            step,
+            resources.fewest,
+        )
 
 
 def _what_nodes_have(asked: Amounts, nodes: Sequence[Amounts]) -> str:
@@ -90,27 +113,11 @@ def _some(addresses: Sequence[str]) -> str:
     return f"{len(addresses)} nodes ({listed}{', ...' if len(addresses) > _LISTED else ''})"
 
 
-def is_placeable(resources: StepResources, nodes: Sequence[Amounts]) -> bool:
+def is_placeable(resources: StepResources, nodes: Iterable[Amounts]) -> bool:
     """Whether some node, or several together, could hold a replica, if they held nothing else."""
-    return fit_together([resources], nodes)
+    return fit_together([resources.bundles], {str(number): node for number, node in enumerate(nodes)})
 
 
 def may_run_on(node: Amounts, resources: StepResources) -> bool:
     """Whether a replica's process could run on the node."""
-    return _holds(node, resources.bundles[0])
-
-
-def fit_together(replicas: Sequence[StepResources], nodes: Sequence[Amounts]) -> bool:
-    """Whether all replicas find room at the same time on empty nodes, each on the first that has room."""
-    free = [dict(node) for node in nodes]
-    for asked in (bundle for resources in replicas for bundle in resources.bundles):
-        node = next((node for node in free if _holds(node, asked)), None)
-        if node is None:
-            return False
-        for name, amount in asked.items():
-            node[name] -= amount
-    return True
-
-
-def _holds(node: Amounts, asked: Amounts) -> bool:
-    return all(node.get(name, 0) >= amount for name, amount in asked.items())
+    return holds(node, resources.bundles[0])
