@@ -6,8 +6,9 @@ sees a row. Whatever it draws at random comes from generators that are seeded by
 
 from __future__ import annotations
 
+import functools
+import importlib
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,10 +151,19 @@ def sample_n_steps(n: int) -> RoutingBatchFunction:
     return RoutingBatchFunction(SampleSteps(n=n), f"Sample {n} steps from the list of downstream steps.")
 
 
+@functools.cache
+def _numpy_random() -> Any:
+    """Load numpy's generator also where nothing has asked for it yet: the function may be the first."""
+    try:
+        return importlib.import_module("numpy.random")
+    except ImportError:
+        return None
+
+
 @contextmanager
 def _seeded(seed: str) -> Iterator[None]:
-    """Seed ``random`` and numpy's generator, if numpy is in use at all, and restore them afterwards."""
-    numpy: Any = sys.modules.get("numpy.random")
+    """Seed ``random`` and numpy's generator, if there is numpy, and restore them afterwards."""
+    numpy = _numpy_random()
     state, state_of_numpy = random.getstate(), numpy.get_state() if numpy else None
     random.seed(seed)  # of a text: its SHA-512
     if numpy:

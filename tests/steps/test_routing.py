@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,10 @@ STEPS = ("a", "b", "c", "d")
 
 
 def choices(
-    function: RoutingBatchFunction, place: tuple[str, str] = ("f" * 64, "load")
+    function: RoutingBatchFunction, batches: int = 20, place: tuple[str, str] = ("f" * 64, "load")
 ) -> list[frozenset[str]]:
     """What a function chooses, asked for the first time."""
-    return [RoutingBatchFunction(function.routing_function).choice(place, STEPS, n) for n in range(20)]
+    return [RoutingBatchFunction(function.routing_function).choice(place, STEPS, n) for n in range(batches)]
 
 
 @routing_batch_function(description="By both generators.")
@@ -36,7 +38,13 @@ def test_what_is_drawn_depends_on_the_place_and_the_batch_alone(function: Routin
     np.random.seed(2)
     assert choices(function) == first
     assert len(set(first)) > 1
-    assert first != choices(function, ("f" * 64, "other"))
+    assert first != choices(function, place=("f" * 64, "other"))
+
+
+def test_another_process_draws_the_same_also_where_numpy_is_first_used_in_the_function() -> None:
+    code = f"from {drawn.routing_function.__module__} import *; print(sorted(*choices(drawn, 1)))"
+    there = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert there == f"{sorted(choices(drawn)[0])}\n"
 
 
 def test_generators_go_on_as_if_nothing_had_been_drawn() -> None:
