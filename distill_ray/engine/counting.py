@@ -13,7 +13,8 @@ from distill_ray.engine.step_state import StepState
 def count(state: StepState, record: WorkRecord, batches: Sequence[Batch]) -> None:
     """Take in a call that made rows for the step's output; ``batches`` are those it was given."""
     counters = state.counters
-    state.pace.learn(len(batches) or record.batches, record)
+    if not batches or batches[0].purpose is not Purpose.GIVE_UP:  # which takes no time
+        state.pace.learn(len(batches) or record.batches, record)
     counters.rows_in += sum(batch.rows for batch in batches[: record.batches])
     counters.rows_failed += sum(failed.rows for failed in record.failed)
     counters.rows_retried += record.rows_retried

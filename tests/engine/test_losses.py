@@ -78,3 +78,9 @@ def test_an_actor_out_of_reach_is_asked_for_once_more_whether_its_process_died(l
     ray.get(alive.__ray_ready__.remote())
     assert known_better(out_of_reach, alive) is out_of_reach
     ray.kill(alive)
+
+
+def test_a_step_with_a_time_out_is_named_among_what_ends_processes_without_a_word(local_ray: None) -> None:
+    _, error = ended("kill")
+    assert "batch_timeout=2 s" in loss("step", 0, error, 2.0).reason
+    assert "batch_timeout" not in loss("step", 0, error).reason

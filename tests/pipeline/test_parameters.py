@@ -96,7 +96,7 @@ def test_resources_may_be_given() -> None:
 @pytest.mark.parametrize(
     ("step", "values", "message"),
     [
-        (Between(name="s"), {"lo": 1}, r"no runtime parameter 'lo' of step 's'.*: 'high', .*'low'"),
+        (Between(name="s"), {"lo": 1}, r"no runtime parameter 'lo' of step 's'.*'high', .*'low'"),
         (Between(name="s"), {"fixed": 1}, r"no runtime parameter 'fixed' of step 's'"),
         (Between(name="s"), {"low": "x"}, r"Step 's' \(Between\): 'low': .* got 'x'"),
         (Between(name="s"), [1], r"Parameters of step 's' must be \{parameter: value\}, got \[1\]"),

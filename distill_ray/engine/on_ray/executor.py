@@ -42,6 +42,7 @@ from distill_ray.engine.room import Amounts, Place
 from distill_ray.engine.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
+from distill_ray.steps.base import Step
 from distill_ray.storage import Storage
 
 CLOSE_SECONDS = 30
@@ -61,6 +62,7 @@ class RayExecutor:
         self._blocks: dict[int, Any] = {}
         self._setups: dict[tuple[str, bool], Any] = {}
         self._closing: dict[Any, Any] = {}
+        self._time_limits: dict[str, float | None] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def nodes(self, steps: Mapping[str, StepResources]) -> Mapping[str, Amounts]:
@@ -91,6 +93,7 @@ class RayExecutor:
     def start(self, step: str, replica: int, setup: WorkerSetup, place: Place = ()) -> None:
         """Create a replica, where a place was chosen, and load it."""
         resources = setup.resources
+        self._time_limits[step] = setup.step.batch_timeout if isinstance(setup.step, Step) else None
         actor: Any = ray.remote(ReplicaActor)
         options = actor_options(resources, setup.calls_at_once, place[0] if place else "")
         spread_gpus = 0
@@ -252,14 +255,17 @@ class RayExecutor:
                 if isinstance(error, ray.exceptions.ActorUnavailableError):  # to ask again takes a while
                     threading.Thread(target=self._lose, args=(step, replica, error), daemon=True).start()
                 else:
-                    self._events.put(loss(step, replica, error))
+                    self._events.put(self._loss(step, replica, error))
 
         ref.future().add_done_callback(report)
 
     def _lose(self, step: str, replica: int, error: BaseException) -> None:
         actor = self._actors.get((step, replica))
         known = error if actor is None else known_better(error, actor)
-        self._events.put(loss(step, replica, known))
+        self._events.put(self._loss(step, replica, known))
+
+    def _loss(self, step: str, replica: int, error: BaseException) -> ReplicaLost:
+        return loss(step, replica, error, self._time_limits.get(step))
 
 
 def _lost_blocks(error: Exception, handed_over: Mapping[int, Any]) -> tuple[int, ...]:

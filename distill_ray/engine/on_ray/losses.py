@@ -18,13 +18,14 @@ _NODE_MEMORY = re.compile(r"was (\S+) used / (\S+) limit")
 _OWN_MEMORY = re.compile(r"actual memory used=([\d.]+\w+)")
 
 
-def loss(step: str, replica: int, error: BaseException) -> ReplicaLost:
+def loss(step: str, replica: int, error: BaseException, time_limit: float | None = None) -> ReplicaLost:
     """Say what an error of a replica's call means.
 
     Args:
         step: the step's name.
         replica: the replica's number.
         error: what Ray raised.
+        time_limit: the step's ``batch_timeout``: beyond it a process may have been ended from within.
     """
     text = str(error)
     starved = isinstance(error, ray.exceptions.OutOfMemoryError)
@@ -39,7 +40,7 @@ def loss(step: str, replica: int, error: BaseException) -> ReplicaLost:
     elif with_node:
         reason = "was lost with its node, or is out of reach"
     else:
-        reason = _of_itself(error, text)
+        reason = _of_itself(error, text, time_limit)
     return ReplicaLost(step, replica, reason, text, with_node=with_node, out_of_memory=starved)
 
 
@@ -68,7 +69,7 @@ def _of_memory(text: str) -> str:
     return "was ended by Ray since memory was full" + (f" ({', '.join(used)})" if used else "")
 
 
-def _of_itself(error: BaseException, text: str) -> str:
+def _of_itself(error: BaseException, text: str, time_limit: float | None) -> str:
     if isinstance(cause := getattr(error, "cause", None), ReplicaDeadError):
         return f"was ended since what it had loaded is dead ({str(cause).strip().splitlines()[0]:.200})"
     if "SIGTERM" in text:
@@ -78,8 +79,12 @@ def _of_itself(error: BaseException, text: str) -> str:
     if "killed by `ray.kill`" in text:
         return "was ended through Ray"
     if "connection error" in text:
-        return (
-            "ended without a word (SIGKILL, as the kernel sends where memory is full; SIGSEGV, a crash in "
-            "native code; os._exit())"
-        )
+        ways = [
+            "SIGKILL, as the kernel sends where memory is full",
+            "SIGSEGV, a crash in native code",
+            "os._exit()",
+        ]
+        if time_limit is not None:
+            ways.append(f"code that held the interpreter much longer than batch_timeout={time_limit:g} s")
+        return f"ended without a word ({'; '.join(ways)})"
     return f"was lost ({type(error).__name__})"
