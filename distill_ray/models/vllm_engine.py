@@ -61,10 +61,11 @@ class Engine:
 
     async def stop(self) -> None:
         """End the engine and its processes."""
-        if self._engine.output_handler is not None:  # or it would report the wanted end as a failure
-            self._engine.output_handler.cancel()
-            await asyncio.wait([self._engine.output_handler])
-        self._engine.shutdown()
+        engine, self._engine = self._engine, None
+        if engine.output_handler is not None:  # or it would report the wanted end as a failure
+            engine.output_handler.cancel()
+            await asyncio.wait([engine.output_handler])
+        engine.shutdown()
 
     async def answer(
         self,
@@ -88,7 +89,6 @@ class Engine:
         from vllm import SamplingParams
         from vllm.renderers import ChatParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-        from vllm.v1.engine.exceptions import EngineDeadError
 
         must = constraint and StructuredOutputsParams(**{constraint["format"]: constraint["schema"]})
         wanted = {**sampling, "structured_outputs": must, "output_kind": RequestOutputKind.FINAL_ONLY}
@@ -98,8 +98,10 @@ class Engine:
         answers = self._engine.generate(prompt, SamplingParams(**wanted), number, lora_request=self._lora)
         try:
             (answer,) = [each async for each in answers]
-        except EngineDeadError as error:
-            raise ProcessUnusableError(f"vLLM's engine is dead: {error}") from error
+        except Exception as error:
+            if self._engine.errored:  # it never comes back
+                raise ProcessUnusableError(f"vLLM's engine is dead: {error}") from error
+            raise
         return _read(answer)
 
 
