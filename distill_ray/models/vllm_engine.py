@@ -20,6 +20,9 @@ from distill_ray.models.outputs import GenerateOutput
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM can be told that an adapter's rank is at most."""
 
+LOOK_SECONDS = 1.0
+"""Seconds from one look at whether the engine lives to the next."""
+
 _NOT_ANSWERED = frozenset({None, "abort", "error"})
 
 
@@ -30,6 +33,7 @@ class Engine:
         self._engine = engine
         self._lora = lora
         self._numbers = itertools.count()
+        self._death = asyncio.ensure_future(self._watch())
 
     @classmethod
     async def start(cls, arguments: Mapping[str, Any], adapter: HFModel | None) -> Self:
@@ -61,6 +65,7 @@ class Engine:
 
     async def stop(self) -> None:
         """End the engine and its processes."""
+        self._death.cancel()
         engine, self._engine = self._engine, None
         if engine.output_handler is not None:  # or it would report the wanted end as a failure
             engine.output_handler.cancel()
@@ -93,16 +98,27 @@ class Engine:
         must = constraint and StructuredOutputsParams(**{constraint["format"]: constraint["schema"]})
         wanted = {**sampling, "structured_outputs": must, "output_kind": RequestOutputKind.FINAL_ONLY}
         ask = ChatParams(chat_template=chat_template, chat_template_kwargs={"add_generation_prompt": True})
+        answering = asyncio.ensure_future(self._generate(chat, ask, SamplingParams(**wanted)))
+        try:
+            await asyncio.wait({answering, self._death}, return_when=asyncio.FIRST_COMPLETED)
+            # What fails together with the engine says less than that it is dead.
+            if self._engine.errored and not (answering.done() and answering.exception() is None):
+                raise ProcessUnusableError("vLLM's engine is dead: its messages, on stderr, may say why.")
+            return _read(await answering)
+        finally:
+            answering.cancel()
+
+    async def _generate(self, chat: ChatType, ask: Any, sampling: Any) -> Any:
         _, (prompt,) = await self._engine.renderer.render_chat_async([chat], ask)
         number = str(next(self._numbers))
-        answers = self._engine.generate(prompt, SamplingParams(**wanted), number, lora_request=self._lora)
-        try:
-            (answer,) = [each async for each in answers]
-        except Exception as error:
-            if self._engine.errored:  # it never comes back
-                raise ProcessUnusableError(f"vLLM's engine is dead: {error}") from error
-            raise
-        return _read(answer)
+        answers = self._engine.generate(prompt, sampling, number, lora_request=self._lora)
+        (answer,) = [each async for each in answers]
+        return answer
+
+    async def _watch(self) -> None:
+        """End when the engine has died: those who wait for its answers are not told."""
+        while not self._engine.errored:  # noqa: ASYNC110 - a flag is all there is
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def _lora(adapter: HFModel) -> tuple[Any, dict[str, Any]]:
