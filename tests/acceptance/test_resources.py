@@ -85,7 +85,7 @@ def test_what_another_job_holds_is_waited_for(cluster: Cluster, tmp_path: Path) 
     steps = json.dumps({"one": {"gpus": 1, "accelerator_type": "L4"}})
     ran = cluster.run(sys.executable, SCRIPT, steps, str(tmp_path / "cache"))
     assert ran.returncode == 0, ran.stderr
-    holder.wait(30)
+    holder.communicate(timeout=60)
     assert min(row["one"]["loaded"] for row in told(ran.stdout)) > begun + 5, "it was held until then"
 
 

@@ -454,3 +454,36 @@ def test_a_generator_goes_on_in_another_replica_where_the_first_left_off() -> No
     ]
     machines = run(specs, {"n": GPU}, rows=30)
     assert machines.history == ["+load", "-load", "+a", "-a"]
+
+
+def test_one_that_is_at_work_goes_after_its_call_and_what_is_free_meanwhile_is_kept() -> None:
+    specs = [
+        StepSpec("load", kind="generator"),
+        StepSpec("one", ("load",), batch_size=4, replicas=2, bundles=(GPU,)),
+        StepSpec("two", ("one",), batch_size=4, bundles=({"GPU": 2.0},)),
+    ]
+    desk = Desk(Scheduler(specs), {"n": {"GPU": 3.0}})
+    desk.ready(("load", 0))
+    assert started(desk.finish(desk.call("load"), 40)) == [("one", "n")] * 2
+    desk.ready(("one", 0), ("one", 1))
+    calls = [each for each in desk.said if isinstance(each, SendWork) and each.step == "one"]
+    said = desk.finish(min(calls, key=lambda call: call.work.block))  # it is at the next call at once
+    assert not started(said), "`one` wants the third GPU back that `two` waits for"
+    pool = desk.scheduler.steps["one"].replicas
+    (leaving,) = [number for number, replica in pool.items() if replica.leaving]
+    assert pool[leaving].calls
+    under_way = desk.scheduler.steps["one"].calls
+    calls = [each for each in desk.said if isinstance(each, SendWork) and each.work.block in under_way]
+    said = desk.finish(next(each for each in calls if each.replica == leaving and each.step == "one"))
+    assert FlushReplica("one", leaving) in said
+    assert started(desk.flushed("one", leaving)) == [("two", "n")]
+
+
+def test_one_of_the_fewest_that_is_at_work_is_never_taken_away() -> None:
+    desk = Desk(Scheduler(chain(GPU, GPU)), {"n": GPU})
+    desk.ready(("load", 0))
+    desk.finish(desk.call("load"), 40)
+    desk.ready(("a", 0))
+    for _ in range(9):
+        said = [*desk.finish(desk.call("a")), *desk.look(seconds=100)]
+        assert not [each for each in said if isinstance(each, StartReplica | FlushReplica | StopReplica)]

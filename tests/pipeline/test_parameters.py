@@ -91,6 +91,7 @@ def test_resources_may_be_given() -> None:
     step = Between(name="s", resources=StepResources(replicas=2))
     resources = changed(step, {"resources": {"cpus": 3}}).resources
     assert (resources.replicas, resources.cpus) == (2, 3)
+    assert changed(step, {"resources": {"replicas": [1, 4]}}).resources.replicas == (1, 4)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def pipeline_of(**parameters: Any) -> Pipeline:
         ask = TextGeneration(
             name="ask",
             llm=OpenAILLM(model="m", api_key=SecretStr("hunter2"), generation_kwargs={"temperature": 0.5}),
-            resources=StepResources(replicas=2, cpus=0.5),
+            resources=StepResources(replicas=(1, 2), cpus=0.5),
             input_mappings={"instruction": "instruction"},
         )
         twice = Twice(name="twice")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -47,8 +48,8 @@ class Wishes:
         handle = actor.options(**options_for(dict(wish))).remote()
         handles.append(handle)
 
-        def granted(_: Any) -> None:
-            if handle in handles:
+        def granted(_: Any) -> None:  # on a thread of Ray's
+            with suppress(ValueError):  # it is not wished for any more
                 handles.remove(handle)
                 ray.kill(handle)
 
