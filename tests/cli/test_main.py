@@ -98,7 +98,7 @@ def test_plan_runs_nothing(script: Write, capfd: Capture) -> None:
     ("options", "message"),
     [
         (["--param", "nope.factor=3"], "given for step 'nope', but the steps are: 'load', 'double'"),
-        (["--param", "double.factr=3"], "Its runtime parameters: 'bad', 'factor'"),
+        (["--param", "double.factr=3"], "Its runtime parameters: 'bad', 'batch_retries', 'batch_timeout'"),
         (["--param", "double.factor=x"], "'factor': Input should be a valid integer"),
         (["--param", "double"], "--param wants STEP.FIELD=VALUE, not 'double'"),
         (["--wat"], "No such option"),
