@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from distill_ray.cache import paths
 from distill_ray.cache.catalog import StoreCatalog
@@ -17,8 +17,6 @@ from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.roots import open_cache
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.writer import WriterSettings
-from distill_ray.engine.execution import RunSettings, execute
-from distill_ray.engine.executor import Executor
 from distill_ray.engine.stopping import stop_on_signals
 from distill_ray.environment import seconds_in
 from distill_ray.errors import (
@@ -46,6 +44,10 @@ from distill_ray.pipeline.guarding import Guard, OnBusy, guarded
 from distill_ray.pipeline.run_records import RunRecords
 from distill_ray.plan import Plan, StepPlan, make_plan, renewed
 from distill_ray.storage import ReadOnlyStorage, is_shared, open_storage
+
+if TYPE_CHECKING:
+    from distill_ray.engine.execution import RunSettings
+    from distill_ray.engine.executor import Executor
 
 Engine: TypeAlias = Literal["ray", "inline"]
 CacheScope: TypeAlias = Literal["shared", "pipeline"]
@@ -257,6 +259,11 @@ def _execute(
     request: RunRequest, plan: Plan, guard: Guard, records: RunRecords, emit: Listener
 ) -> Mapping[str, Manifest]:
     records.write_begun()
+    if plan.complete:
+        guard.take_leases(plan, emit)
+        return _found(plan)
+    from distill_ray.engine.execution import RunSettings  # a complete hit does without the engine
+
     settings = RunSettings(
         records.run,
         writer=writer_settings(),
@@ -311,7 +318,9 @@ def _attempt(
         CorruptObjectError, DamagedPartError: it met stored rows that are damaged, which were removed.
     """
     if plan.complete:
-        return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
+        return _found(plan)
+    from distill_ray.engine.execution import execute
+
     executor = _executor(request, store)
     if request.engine == "inline":
         return execute(plan, store, executor, settings, emit)
@@ -319,6 +328,10 @@ def _attempt(
 
     with RayMetrics(plan.pipeline) as metrics:
         return execute(plan, store, executor, settings, _fan_out((emit, metrics.listen)))
+
+
+def _found(plan: Plan) -> Mapping[str, Manifest]:
+    return {step.name: step.manifest for step in plan.steps if step.manifest is not None}
 
 
 def _damage(plan: Plan, catalog: StoreCatalog) -> Iterator[str]:
