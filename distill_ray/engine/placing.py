@@ -102,7 +102,8 @@ class Placing:
     def note(self, state: StepState) -> None:
         """Something has happened to a step: see whether it concerns the places."""
         name, pool = state.spec.name, state.replicas
-        lacks = wanted(state) - pool.staying + self._is_queued(state)
+        # Those that are leaving are still there: never more than may run.
+        lacks = min(wanted(state) - pool.staying, _most(state) - pool.computing) + self._is_queued(state)
         if lacks > 0:
             self._lacking[name] = lacks
             self.due = self.due or name not in self._refused
