@@ -107,6 +107,7 @@ class Blocks:
             entry.digests = digests
         else:
             self._spare.setdefault(entry.step, {})[block] = None
+            self._idle.add(block)  # another call that ran beside it said first that it is written
 
     def is_live(self, block: int) -> bool:
         """Whether rows are in memory."""

@@ -50,6 +50,15 @@ def test_rows_that_are_not_stored_are_never_let_go() -> None:
     assert blocks.release() == (block,)
 
 
+def test_rows_of_which_another_call_said_before_that_they_are_stored_are_let_go_too() -> None:
+    blocks = Blocks()
+    block = blocks.new("step")
+    blocks.written(WrittenPart(PART, ((block, 0),)))
+    assert blocks.release() == ()
+    blocks.made(block, nbytes=10)
+    assert blocks.release() == (block,)
+
+
 def test_stored_rows_that_nobody_needs_are_let_go() -> None:
     blocks = Blocks()
     block = blocks.new("step")
