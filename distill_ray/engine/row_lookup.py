@@ -11,15 +11,34 @@ from collections.abc import Iterator, Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE, split_digests
 from distill_ray.cache.units import StoredRows, row_keys
-from distill_ray.engine.actions import ReadKeys
+from distill_ray.engine.actions import ReadDigests, ReadKeys
 from distill_ray.engine.batches import Batch, Run
 from distill_ray.engine.blocks import Blocks, Slice
 from distill_ray.engine.messages import Purpose, StoredPart, UnitsFound
-from distill_ray.engine.row_flow import enough_pending, is_checked, look_again_for_batches, reuse
+from distill_ray.engine.row_flow import (
+    draw_near,
+    enough_pending,
+    form_batches,
+    is_checked,
+    look_again_for_batches,
+    reuse,
+)
 from distill_ray.engine.step_state import Gathering, StepState, Window
 
 ROWS_AT_ONCE = 1_000
 """Rows that are looked up at once at most, and those that are put together at once."""
+
+
+def take_rows(state: StepState, blocks: Blocks) -> Iterator[ReadDigests | ReadKeys]:
+    """Form batches of a step's rows at hand, and of those that come to be at hand as these are taken."""
+    before = -1
+    while state.offset != before:
+        before = state.offset
+        yield from draw_near(state, blocks)
+        if state.spec.columns is None:
+            form_batches(state, blocks)
+        else:
+            yield from form_row_batches(state, blocks)
 
 
 def form_row_batches(state: StepState, blocks: Blocks) -> Iterator[ReadKeys]:

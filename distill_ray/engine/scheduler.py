@@ -50,16 +50,14 @@ from distill_ray.engine.recovery import (
 from distill_ray.engine.replicas import commit, flush_idle, flush_replicas, let_go
 from distill_ray.engine.routing import Routes, RouteSpec
 from distill_ray.engine.row_flow import (
-    draw_near,
     emit_made,
-    form_batches,
     length_mismatch,
     look_up_offsets,
     rows_ahead,
     rows_failed,
     was_read,
 )
-from distill_ray.engine.row_lookup import form_row_batches, units_found
+from distill_ray.engine.row_lookup import take_rows, units_found
 from distill_ray.engine.step_state import Phase, StepSpec, StepState, Unsaved
 
 RARE = ReplicaLost | RowsLost | NoRoom | PartsFound | UnitsFound
@@ -288,11 +286,7 @@ class Scheduler:
             if not state.ended and computes(state):
                 yield from advance(state, self.blocks)
         else:
-            yield from draw_near(state, self.blocks)
-            if state.spec.columns is None:
-                form_batches(state, self.blocks)
-            else:
-                yield from form_row_batches(state, self.blocks)
+            yield from take_rows(state, self.blocks)
             self._fail(length_mismatch(state))
             if computes(state):
                 yield from compute(state, self.blocks)

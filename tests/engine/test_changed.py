@@ -26,6 +26,7 @@ class Watchful(Scheduler):
             yield action
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(0, 120),
     batch=st.integers(1, 30),

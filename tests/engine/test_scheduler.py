@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.unit_index import UnitIndex
-from distill_ray.cache.units import StoredUnits, batch_key, end_key, offset_key
+from distill_ray.cache.units import StoredRows, StoredUnits, batch_key, end_key, offset_key
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.actions import (
     AbandonReplica,
@@ -239,6 +239,24 @@ def test_stored_units_are_taken_over_and_only_the_others_computed() -> None:
     assert sorted(actors.seen["one"]) == [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]
     assert scheduler.steps["one"].counters.rows_reused == 2
     assert scheduler.steps["one"].counters.rows_out == 12
+
+
+def test_where_all_is_stored_rows_that_were_left_behind_are_read_without_anything_else_happening(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("distill_ray.engine.row_flow.ROWS_AHEAD", 10)
+    known = [(batch_key([digest_of(row)]), [1000 + row]) for row in range(60)]
+    one = StepSpec("one", ("load",), batch_size=1)
+    scheduler = Scheduler([one], {"one": stored(known)})
+    rows = list(range(60))
+    actors = Replicas({}, rows={7: rows[:30], 8: rows[30:]})
+    for number in (7, 8):
+        found = b"".join(map(digest_of, actors.rows[number]))
+        scheduler.feed("load", StoredRows(PartEntry(f"part-{number}", 1), 0, 30, found))
+    scheduler.feed_end("load")
+    actors.run(scheduler)
+    assert actors.committed == ["one"]
+    assert scheduler.steps["one"].counters.rows_reused == 60
 
 
 def test_a_generator_goes_on_where_the_stored_rows_end() -> None:
