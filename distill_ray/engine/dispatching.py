@@ -17,6 +17,7 @@ from distill_ray.engine.step_state import StepState
 
 def compute(state: StepState, blocks: Blocks) -> Iterator[Action]:
     """Have the replicas of a step that are there do what is pending."""
+    state.lacks_input = bool(state.pending) and not are_there([state.pending[0]], blocks)
     if state.to_join:
         yield from start_joining(state)
     yield from _dispatch(state, blocks)

@@ -291,11 +291,11 @@ def wanted(state: StepState) -> int:
         return 0
     if spec.kind == "generator":
         return 0 if state.ended else 1
-    if not state.pending and not state.makes_again:
+    if (not state.pending or state.lacks_input) and not state.makes_again:
         return 0
     if not spec.follows_backlog or spec.kind != "step":
         return _most(state)
-    at_work = state.replicas.staying - state.replicas.idle_count
+    at_work = state.replicas.at_work
     waiting = -(-len(state.pending) // (state.pace.batches * spec.batches_at_once))
     return min(max(at_work + waiting, spec.fewest), spec.replicas)
 

@@ -92,6 +92,11 @@ class Pool(Mapping[int, Replica]):
         return self.computing - len(self._leaving)
 
     @property
+    def at_work(self) -> int:
+        """How many of these have a call under way: those that have not loaded have none."""
+        return self.ready - len(self._leaving) - self.idle_count
+
+    @property
     def unused(self) -> tuple[int, ...]:
         """Those that compute and are ready, but have no call under way."""
         return tuple(self._by_calls[0]) if self._by_calls else ()

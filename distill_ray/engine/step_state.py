@@ -211,6 +211,8 @@ class StepState:
     """Blocks whose rows are neither in memory nor, as far as is known, in a part."""
     makes_again: bool = False
     """Some of these wait for a replica that makes them again."""
+    lacks_input: bool = False
+    """Rows of its next batch were lost: a step above it makes them again."""
     deaths: int = 0
     """Processes that died at nothing that could be named, since a call was last done."""
     given_up: int = 0

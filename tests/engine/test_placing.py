@@ -24,8 +24,10 @@ from distill_ray.engine.messages import (
     Flushed,
     NodesSeen,
     NoRoom,
+    PartsFound,
     ReplicaLost,
     ReplicaReady,
+    RowsLost,
     WorkDone,
     WorkRecord,
 )
@@ -400,6 +402,34 @@ def test_a_pool_follows_its_backlog() -> None:
     desk.look(seconds=50)
     said = desk.look(seconds=20)
     assert len([each for each in said if isinstance(each, FlushReplica)]) == 2, "the fewest stay"
+
+
+def test_a_pool_counts_no_replica_that_still_loads_as_busy() -> None:
+    desk = Desk(Scheduler(chain(GPU, replicas=4, fewest=1, follows_backlog=True)), {"n": {"GPU": 8.0}})
+    desk.ready(("load", 0))
+    assert len(started(desk.finish(desk.call("load"), 4))) == 1, "one batch"
+    assert len(started(desk.finish(desk.call("load"), 4))) == 1, "one more waits"
+    assert not started(desk.finish(desk.call("load"), 1)), "not yet another batch"
+
+
+def test_a_step_whose_next_rows_are_lost_takes_no_place_from_the_one_that_makes_them_again() -> None:
+    desk = Desk(Scheduler(chain(GPU, GPU)), {"n": GPU, "m": GPU})
+    desk.ready(("load", 0))
+    ((_, node),) = started(desk.finish(desk.call("load"), last=True))
+    desk.ready(("a", 0))
+    assert started(desk.finish(desk.call("a")))[0][0] == "b"
+    desk.ready(("b", 0))
+    del desk.nodes[node]
+    desk.scheduler.handle(ReplicaLost("a", 0, "was lost with its node", with_node=True))
+    desk.look()
+    call = desk.call("b")
+    desk.scheduler.handle(RowsLost("b", call.live, 0, call.work.block))
+    desk.scheduler.handle(PartsFound("a", 0))
+    assert FlushReplica("b", 0) in desk.actions()
+    (begun,) = started(desk.flushed("b", 0))
+    assert begun[0] == "a"
+    desk.ready(("a", 1))
+    assert desk.call("a").work.block == call.live[0]
 
 
 def test_fewest_come_before_more() -> None:
