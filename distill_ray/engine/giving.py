@@ -51,9 +51,11 @@ class Giver:
         return self.state.replicas[self.number].place or ()
 
     def on(self, node: str) -> dict[str, float]:
-        """What it holds of a node."""
+        """What it holds of a node, or may hold there: where Ray found room, only its first node is known."""
         held: dict[str, float] = {}
-        for there, needs in zip(self.place, self.state.spec.bundles, strict=False):
+        bundles = self.state.spec.bundles
+        place = (*self.place, *[node] * (len(bundles) - len(self.place)))
+        for there, needs in zip(place, bundles, strict=True):
             for name, amount in needs.items() if there == node else ():
                 held[name] = held.get(name, 0) + amount
         return held

@@ -477,6 +477,26 @@ def test_a_step_whose_only_replica_found_no_room_waits_for_whatever_comes_free()
     assert any(isinstance(each, SendWork) and each.step == "b" for each in desk.actions())
 
 
+def test_what_is_held_on_nodes_that_only_ray_knows_is_given_back_too() -> None:
+    cpu, disk = {"CPU": 1.0}, {"ssd": 1.0}
+    specs = [
+        StepSpec("load", kind="generator"),
+        StepSpec("a", ("load",), batch_size=4, bundles=(cpu, disk)),
+        StepSpec("b", ("a",), batch_size=4, bundles=(disk,)),
+    ]
+    desk = Desk(Scheduler(specs), {"n": cpu, "m": disk})
+    desk.ready(("load", 0))
+    assert started(desk.finish(desk.call("load"))) == [("a", "nm")]
+    desk.scheduler.handle(NoRoom("a", 0))
+    assert started(desk.actions()) == [("a", "")], "Ray puts it wherever there is room"
+    desk.scheduler.handle(ReplicaReady("a", 1, node="n"))
+    desk.actions()
+    assert not started(desk.finish(desk.call("a")))
+    assert started(desk.look(seconds=70)) == [("b", "m")], "it looks as if there were room again"
+    desk.scheduler.handle(NoRoom("b", 0))
+    assert FlushReplica("a", 1) in desk.actions()
+
+
 def test_a_generator_goes_on_in_another_replica_where_the_first_left_off() -> None:
     specs = [
         StepSpec("load", kind="generator", bundles=(GPU,)),
