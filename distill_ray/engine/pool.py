@@ -24,6 +24,7 @@ class Replica:
         leaving: it gets no more calls: it makes room for a step that has no place.
         alone: it gets no other call beside the one that it has.
         stuck: why it is leaving where something in it does not come back: it is killed then.
+        unfinished: blocks that it was to make again and of which it made, and writes, some of the rows only.
         place: the nodes that it was given, none where Ray finds some; None: it needs nothing of any.
         idle_seconds: how long it has had nothing to do, as far as was looked.
     """
@@ -36,6 +37,7 @@ class Replica:
     leaving: bool = False
     alone: bool = False
     stuck: str = ""
+    unfinished: frozenset[int] = frozenset()
     place: Place | None = None
     idle_seconds: float = 0.0
 
@@ -192,6 +194,11 @@ class Pool(Mapping[int, Replica]):
         replica.leaving = True
         replica.stuck = replica.stuck or stuck
         self._note(number, replica)
+
+    def left_unfinished(self, number: int, block: int) -> None:
+        """It made some of a block's rows only: its parts do not hold the block."""
+        replica = self._all[number]
+        replica.unfinished |= {block}
 
     def remove(self, number: int) -> Replica:
         """It is gone, or is to go."""

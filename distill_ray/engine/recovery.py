@@ -97,6 +97,14 @@ def rows_lost(steps: Mapping[str, StepState], event: RowsLost, blocks: Blocks) -
             try_again(state, batches)
 
 
+def reported(state: StepState, replica: int, parts: Sequence[WrittenPart], blocks: Blocks) -> None:
+    """A replica says which parts it has written."""
+    unfinished = state.replicas[replica].unfinished
+    for part in parts:
+        whole = tuple(each for each in part.blocks if each[0] not in unfinished)
+        parts_written(state, [WrittenPart(part.entry, whole)], blocks)
+
+
 def parts_written(state: StepState, parts: Sequence[WrittenPart], blocks: Blocks) -> None:
     """Rows have reached the storage: nobody's death can take them any more."""
     for part in parts:
@@ -234,6 +242,8 @@ def recovered(state: StepState, event: WorkDone, blocks: Blocks) -> Failure | No
 def _stuck_again(state: StepState, event: WorkDone, batches: Sequence[Batch]) -> Failure | None:
     """Something of what a lost replica had done takes too long now: all of it is made again once more."""
     state.replicas.leave(event.replica, stuck=event.record.stuck)
+    state.replicas.left_unfinished(event.replica, event.block)
+    state.early.pop(event.block, None)
     rest = left(event.record, batches)
     again = (*batches[: event.record.batches], *rest)
     state.orphans[event.block] = replace(state.orphans[event.block], batches=again)

@@ -41,10 +41,10 @@ from distill_ray.engine.poison import handed_in
 from distill_ray.engine.recovery import (
     beyond_recovery,
     parts_found,
-    parts_written,
     recover,
     recovered,
     replica_lost,
+    reported,
     rows_lost,
 )
 from distill_ray.engine.replicas import commit, flush_idle, flush_replicas, let_go
@@ -190,7 +190,7 @@ class Scheduler:
             if event.failure is None:
                 state.replicas.loaded(event.replica, event.node)
         elif isinstance(event, Flushed):
-            parts_written(state, event.written, self.blocks)
+            reported(state, event.replica, event.written, self.blocks)
             state.replicas.wrote_all(event.replica)
         elif state.phase in (Phase.RUNNING, Phase.FLUSHING):  # after that all it made is written
             if event.with_node:
@@ -215,7 +215,7 @@ class Scheduler:
         state.replicas.returned(event.replica)
         state.deaths = 0
         record = event.record
-        parts_written(state, record.written, self.blocks)
+        reported(state, event.replica, record.written, self.blocks)
         if event.block in state.orphans:
             self._fail(recovered(state, event, self.blocks))
             return

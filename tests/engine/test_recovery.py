@@ -421,7 +421,7 @@ def row_by_row(on_error: Literal["raise", "skip", "null"], rows: int, batch: int
 
 
 def calls_of_rows(scheduler: Scheduler) -> list[SendWork]:
-    return [each for each in ready(scheduler) if each.step == "rows"]
+    return calls_of(scheduler, "rows")
 
 
 def test_where_memory_is_full_batches_are_halved_and_no_row_is_left_out() -> None:
@@ -565,6 +565,36 @@ def test_a_lost_replicas_rows_are_found_in_its_part_whatever_order_its_calls_end
     assert first_rows(again) == first_rows(second)
 
 
+def test_what_a_replica_that_hangs_had_made_again_of_lost_rows_is_not_taken_for_all_of_them() -> None:
+    scheduler = Scheduler([StepSpec("load", kind="generator"), StepSpec("one", ("load",), batch_size=2)])
+    load, *_ = ready(scheduler)
+    scheduler.handle(WorkDone("load", 0, load.work.block, replace(made(*range(6)), last=True)))
+    (first,) = calls_of(scheduler, "one")
+    scheduler.handle(WorkDone("one", 0, first.work.block, replace(made(1000, 1001), seconds=0.001)))
+    (second,) = calls_of(scheduler, "one")
+    block, two_batches = second.work.block, replace(made(*range(1002, 1006)), batches=2, counts=(2, 2))
+    scheduler.handle(WorkDone("one", 0, block, two_batches))
+    scheduler.handle(ReplicaLost("one", 0, "was lost with its node", with_node=True))
+    list(scheduler.actions())
+    scheduler.handle(PartsFound("one", 0))
+    for keep in calls_of(scheduler, "one"):
+        scheduler.handle(RowsLost("one", (first.work.block, block), keep.replica, keep.work.block))
+    (other,) = calls_of(scheduler, "one")
+    scheduler.handle(WorkDone("one", other.replica, other.work.block, made(1000, 1001)))
+    (again,) = calls_of(scheduler, "one")
+    assert again.work.block == block
+    some = WrittenPart(PartEntry("some", 1), ((block, 0),))
+    hangs = replace(made(1002, 1003), stuck="hung", overdue=True, written=(some,))
+    scheduler.handle(WorkDone("one", again.replica, block, hangs))
+    assert FlushReplica("one", again.replica) in list(scheduler.actions())
+    scheduler.handle(Flushed("one", again.replica, (some,)))
+    assert scheduler.blocks.stored_at(block) is None
+    (once_more,) = calls_of(scheduler, "one")
+    every = WrittenPart(PartEntry("every", 1), ((block, 0),))
+    scheduler.handle(WorkDone("one", once_more.replica, block, replace(two_batches, written=(every,))))
+    assert scheduler.blocks.stored_at(block) == (every.entry, 0)
+
+
 def test_replicas_that_die_before_they_have_done_anything_end_the_run() -> None:
     scheduler = Scheduler([StepSpec("load", kind="generator")])
     list(scheduler.actions())
@@ -574,6 +604,10 @@ def test_replicas_that_die_before_they_have_done_anything_end_the_run() -> None:
         list(scheduler.actions())
     assert scheduler.failure is not None
     assert "4 processes died in a row" in scheduler.failure.message
+
+
+def calls_of(scheduler: Scheduler, step: str) -> list[SendWork]:
+    return [each for each in ready(scheduler) if each.step == step]
 
 
 def first_rows(call: SendWork) -> list[int]:
