@@ -21,16 +21,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from functools import partial
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, Final
 
 import orjson
 import pyarrow as pa
 
+from distill_ray.cache.arrays import make_array
 from distill_ray.cache.normalise import SURROGATE, normalise, normalise_dict, plain_names, plain_rows
 from distill_ray.errors import CorruptObjectError
 from distill_ray.types import Row
@@ -46,6 +48,7 @@ _PLACEHOLDER: Final = "_no_columns"
 _EXACT: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
+_dump_sorted = partial(orjson.dumps, option=_EXACT | orjson.OPT_SORT_KEYS)
 
 
 class _Missing:
@@ -56,6 +59,7 @@ _MISSING: Final = _Missing()
 _NO_VALUE: Final = frozenset({type(None), _Missing})
 _SCALARS: Final[dict[type, Any]] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _LEAVES: Final = frozenset({str, int, bool, type(None), _Missing})
+_FLAT: Final = _LEAVES | {float}
 _STORED: Final = frozenset({*_SCALARS, *_NO_VALUE, list, dict})
 
 
@@ -101,7 +105,7 @@ def decode_rows(table: pa.Table) -> list[Row]:
         return [{} for _ in range(table.num_rows)]
     records = zip(*columns, strict=True)
     if not gaps:
-        return [dict(zip(names, record, strict=True)) for record in records]
+        return list(map(dict, map(zip, repeat(names), records)))
     return [
         {name: value for name, value in zip(names, record, strict=True) if value is not _MISSING}
         for record in records
@@ -148,31 +152,44 @@ def row_digests(rows: Sequence[Row]) -> bytes:
     Raises:
         RowError: a row holds what cannot be stored exactly.
     """
-    dumps, only_leaves = orjson.dumps, _hold_only_leaves(rows)
+    if _are_flat(rows):
+        try:
+            return b"".join([sha256(_dump_sorted(row)).digest()[:DIGEST_SIZE] for row in rows])
+        except TypeError:  # one holds what orjson cannot
+            pass
+    return b"".join([sha256(preimage).digest()[:DIGEST_SIZE] for preimage in _preimages(rows)])
+
+
+def _are_flat(rows: Sequence[Row]) -> bool:
+    """Tell at a glance whether rows hold leaves only, and floats that all versions of orjson write alike."""
+    try:
+        kinds = set(map(type, chain.from_iterable(map(dict.values, rows))))
+        if kinds <= _LEAVES:
+            return True
+        if not kinds <= _FLAT:
+            return False
+        values = chain.from_iterable(map(dict.values, rows))
+        return not any(_is_written_variously(value) for value in values if type(value) is float)
+    except TypeError:  # a row that is no dict: it is dealt with by itself
+        return False
+
+
+def _preimages(rows: Sequence[Row]) -> Iterator[bytes]:
+    """Give what each row's digest is of."""
     last: tuple[str, ...] | None = None
     order: tuple[str, ...] = ()
-    digests = []
     for index, row in enumerate(rows):
         try:
             keys = tuple(row)
             if keys != last:  # the rows of a batch mostly have the same
                 order, last = tuple(sorted(keys)), keys
             ordered = row if order == keys else {key: row[key] for key in order}
-            preimage: bytes | None = dumps(ordered, option=_EXACT)
-            if not only_leaves and _holds_float(row.values(), _is_written_variously):
+            preimage: bytes | None = orjson.dumps(ordered, option=_EXACT)
+            if _holds_float(row.values(), _is_written_variously):
                 preimage = None
         except TypeError:
             preimage = None
-        digests.append(sha256(preimage or _canonical(row, index)).digest()[:DIGEST_SIZE])
-    return b"".join(digests)
-
-
-def _hold_only_leaves(rows: Sequence[Row]) -> bool:
-    """Tell at a glance whether no row holds a float, or anything that one may be in."""
-    try:
-        return _LEAVES.issuperset(map(type, chain.from_iterable(map(dict.values, rows))))
-    except TypeError:  # a row that is no dict: it is dealt with by itself
-        return False
+        yield preimage or _canonical(row, index)
 
 
 def _canonical(row: Row, index: int) -> bytes:
@@ -231,13 +248,13 @@ def _encode_column(name: str, values: list[Any]) -> tuple[Any, Any]:
         has_gaps = _Missing in kinds
         plain = [None if value is _MISSING else value for value in values] if has_gaps else values
         try:
-            data = pa.array(plain, native, from_pandas=False)
+            data = make_array(plain, native)
         except (OverflowError, UnicodeEncodeError):
             pass  # beyond 64 bits, or a lone surrogate
         else:
             return pa.field(name, native, metadata=make_mark(null="missing") if has_gaps else None), data
     encoding, texts = _json_texts(name, values)
-    return pa.field(name, pa.string(), metadata=make_mark(encoding=encoding)), pa.array(texts, pa.string())
+    return pa.field(name, pa.string(), metadata=make_mark(encoding=encoding)), make_array(texts, pa.string())
 
 
 def _normalise_column(name: str, values: list[Any]) -> list[Any]:

@@ -57,14 +57,14 @@ def _yields(result: Any) -> Iterator[tuple[list[Row], list[Row]]]:
     """Each list that ``process`` yields, and its rows as they are now: it may go on to change them."""
     for rows in _yielded(result):
         _check_rows(rows)
-        yield rows, [dict(row) for row in rows]
+        yield rows, list(map(dict, rows))
 
 
 def generate_rows(step: GeneratorStep, offset: int) -> Iterator[tuple[list[Row], bool]]:
     """Give ``(rows, last)`` as a generator step yields them; ``([], True)`` when it ends without a word."""
     for pair in _yielded(step.process(offset=offset)):
         rows, last = _check_pair(pair)
-        yield to_pipeline_names([dict(row) for row in rows], {}, step.output_mappings), last
+        yield to_pipeline_names(list(map(dict, rows)), {}, step.output_mappings), last
     yield [], True
 
 
@@ -77,7 +77,7 @@ def _yielded(result: Any) -> Iterator[Any]:
 
 
 def _check_rows(rows: Any) -> None:
-    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+    if isinstance(rows, list) and all(issubclass(kind, dict) for kind in set(map(type, rows))):
         return
     remedy = ": a single row is `yield [row]`" if isinstance(rows, dict) else ""
     if isinstance(rows, RowFailure):

@@ -55,6 +55,10 @@ class RayExecutor:
     def __init__(self, storage: Storage, wait_for_resources: float | None = None) -> None:
         self._storage = storage
         self._patience = patience(wait_for_resources)
+        # Made once: Ray ships each by itself, and takes it apart before.
+        self._actor: Any = ray.remote(ReplicaActor)
+        # Without a CPU of its own: all may be taken by replicas that wait for what this finds out.
+        self._reading: Any = ray.remote(num_cpus=0, max_retries=2)(read_keys)
         self._actors: dict[tuple[str, int], Any] = {}
         self._loaded: set[tuple[str, int]] = set()
         self._groups = Groups()
@@ -94,13 +98,12 @@ class RayExecutor:
         """Create a replica, where a place was chosen, and load it."""
         resources = setup.resources
         self._time_limits[step] = setup.step.batch_timeout if isinstance(setup.step, Step) else None
-        actor: Any = ray.remote(ReplicaActor)
         options = actor_options(resources, setup.calls_at_once, place[0] if place else "")
         spread_gpus = 0
         if resources.across_nodes:
             options |= self._groups.reserve(step, replica, resources)
             spread_gpus = len(resources.bundles)
-        handle = actor.options(**options).remote(
+        handle = self._actor.options(**options).remote(
             f"{step}/{replica}", sees_gpus=bool(resources.gpus), spread_gpus=spread_gpus
         )
         self._actors[step, replica] = handle
@@ -136,9 +139,7 @@ class RayExecutor:
 
     def read_keys(self, asked: ReadKeys, rows: PartRows | None) -> None:
         """Work out the digests of some columns of rows, wherever they are."""
-        # Without a CPU of its own: all may be taken by replicas that wait for what this finds out.
-        task: Any = ray.remote(num_cpus=0, max_retries=2)(read_keys)
-        found = task.remote(asked, self._blocks[asked.block] if rows is None else rows)
+        found = self._reading.remote(asked, self._blocks[asked.block] if rows is None else rows)
 
         def report(future: Any) -> None:
             try:
