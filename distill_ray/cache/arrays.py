@@ -1,7 +1,6 @@
-"""Arrow arrays of Python values, put together from their buffers.
+"""What pyarrow and Ray do to Arrow data with the help of pandas, done without: arrays of Python values, pickling.
 
-`pa.array` of a list does the same, but imports pandas where that is installed: 0.2 s of CPU and 50 MB in each
-process that is given rows.
+Importing pandas, where it is installed, takes 0.2 s of CPU and 50 MB, in each process that is given rows.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 
 def make_array(values: Sequence[Any], kind: pa.DataType) -> Any:
-    """Give an array of values, None among them.
+    """Give an array of values, None among them: what `pa.array` gives.
 
     Args:
         values: of the one Python type that belongs to ``kind``, or None; text may be given as UTF-8.
@@ -31,6 +30,19 @@ def make_array(values: Sequence[Any], kind: pa.DataType) -> Any:
         return _from_buffers(values, kind)
     except OverflowError:  # more than 2 GB of text, too, of which Arrow makes several arrays
         return pa.array(values, kind, from_pandas=False)
+
+
+def to_stream(table: pa.Table) -> pa.Buffer:
+    """Write a table as Arrow does between processes, which Ray's way of pickling it takes longer for."""
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue()
+
+
+def from_stream(data: pa.Buffer) -> pa.Table:
+    """Give the table that `to_stream` wrote; nothing is copied."""
+    return pa.ipc.open_stream(data).read_all()
 
 
 def _from_buffers(values: Sequence[Any], kind: pa.DataType) -> Any:

@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from distill_ray.cache.arrays import from_stream, to_stream
 from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.rows import concat_tables
@@ -51,6 +52,13 @@ class Block:
     id: int
     table: pa.Table
     index: UnitIndex
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.id, to_stream(self.table), self.index)
+
+
+def _rebuilt(block: int, table: pa.Buffer, index: UnitIndex) -> Block:
+    return Block(block, from_stream(table), index)
 
 
 @dataclass(frozen=True)
