@@ -14,7 +14,6 @@ readers.
 
 from __future__ import annotations
 
-import io
 import re
 from hashlib import sha256
 from typing import Any, Final
@@ -47,8 +46,8 @@ def encode_part(table: pa.Table, index: UnitIndex) -> bytes:
     problem = index.problem(table.num_rows)
     if problem:
         raise ValueError(f"The unit index does not fit the table: {problem}.")
-    sink = io.BytesIO()
-    writer = pq.ParquetWriter(
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
         sink,
         table.schema,
         compression="zstd",
@@ -56,13 +55,10 @@ def encode_part(table: pa.Table, index: UnitIndex) -> bytes:
         use_dictionary=False,
         write_statistics=False,
         write_page_checksum=True,
-    )
-    writer.write_table(table)
-    body = sink.getvalue()
-    digest = sha256(body).hexdigest().encode()
-    writer.add_key_value_metadata({_INDEX: index.to_json(), _BODY: digest, _FOOTER: _ZEROS})
-    writer.close()
-    return _seal(sink.getvalue(), len(body))
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_INDEX: index.to_json(), _BODY: _ZEROS, _FOOTER: _ZEROS})
+    return _seal(memoryview(sink.getvalue()))
 
 
 def decode_part(data: bytes) -> tuple[pa.Table, UnitIndex]:
@@ -131,14 +127,17 @@ def decode_index(tail: bytes) -> UnitIndex:
     return _parse_footer(tail[len(tail) - footer_size(tail) :])[1]
 
 
-def _seal(data: bytes, body: int) -> bytes:
-    """Put the footer's digest into the footer."""
-    footer = data[body:]
-    place = _find_seal(footer, _FOOTER)
-    if place is None or _sealed(footer, _BODY) is None or footer_size(data) != len(footer):
-        raise StorageError("This version of pyarrow writes a Parquet footer of an unknown form.")
-    digest = sha256(footer).hexdigest().encode()
-    return b"".join((data[:body], footer[:place], digest, footer[place + 64 :]))
+def _seal(data: memoryview) -> bytes:
+    """Put the digests into the footer."""
+    start = len(data) - footer_size(bytes(data[-_ENDING:]))
+    footer = bytes(data[start:])
+    for key, digested in ((_BODY, data[:start]), (_FOOTER, None)):
+        place = _find_seal(footer, key)
+        if place is None:
+            raise StorageError("This version of pyarrow writes a Parquet footer of an unknown form.")
+        digest = sha256(footer if digested is None else digested).hexdigest().encode()
+        footer = b"".join((footer[:place], digest, footer[place + 64 :]))
+    return b"".join((data[:start], footer))
 
 
 def _find_seal(footer: bytes, key: bytes) -> int | None:
