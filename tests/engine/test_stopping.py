@@ -258,7 +258,7 @@ def test_a_signal_while_nodes_are_asked_ends_the_run_at_once(
         send(signal.SIGTERM)
         raise AssertionError("it is left at once")
 
-    monkeypatch.setattr(InlineExecutor, "fits", ask)
+    monkeypatch.setattr(InlineExecutor, "nodes", ask)
     with pytest.raises(RunEndedError, match="nothing was being computed"):
         watched(tmp_path / "at", 0.0, "inline", lambda _event: None)
     assert_nothing_is_left(cache_root, tmp_path / "at", "inline")
