@@ -34,7 +34,6 @@ class KeepColumns(Step):
         """The columns that are kept."""
         return self.columns
 
-    def process(self, *inputs: StepInput) -> StepOutput:
+    def process(self, inputs: StepInput) -> StepOutput:
         """Yield the batch with nothing but the columns."""
-        (rows,) = inputs
-        yield [{column: row[column] for column in self.columns if column in row} for row in rows]
+        yield [{column: row[column] for column in self.columns if column in row} for row in inputs]
