@@ -39,6 +39,10 @@ class WriterSettings:
     buffer_bytes: int = 128 << 20
 
 
+STREAM_BYTES = 16 << 20
+"""Larger tables are pickled as Ray does it, without a copy of their own."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Rows that one call made, with the units they belong to.
@@ -54,11 +58,12 @@ class Block:
     index: UnitIndex
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.id, to_stream(self.table), self.index)
+        small = self.table.nbytes <= STREAM_BYTES
+        return _rebuilt, (self.id, to_stream(self.table) if small else self.table, self.index)
 
 
-def _rebuilt(block: int, table: pa.Buffer, index: UnitIndex) -> Block:
-    return Block(block, from_stream(table), index)
+def _rebuilt(block: int, table: pa.Buffer | pa.Table, index: UnitIndex) -> Block:
+    return Block(block, from_stream(table) if isinstance(table, pa.Buffer) else table, index)
 
 
 @dataclass(frozen=True)
