@@ -48,8 +48,8 @@ from distill_ray.cache.units import StoredUnits, column_digests
 from distill_ray.engine.actions import ReadKeys, SendWork, StartReplica
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import Event, KeysRead, ReplicaReady, WorkDone, WorkRecord
-from distill_ray.engine.scheduler import Scheduler
-from distill_ray.engine.step_state import StepSpec
+from distill_ray.engine.scheduling.scheduler import Scheduler
+from distill_ray.engine.scheduling.step_state import StepSpec
 from distill_ray.engine.stored_rows import read_stored_rows
 from distill_ray.storage import open_storage
 

@@ -35,11 +35,12 @@ from distill_ray.cache.manifest import PartEntry
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.writer import WrittenPart
 from distill_ray.engine.actions import ReadKeys, SendWork
-from distill_ray.engine.execution import RunSettings, execute
+from distill_ray.engine.execution import execute
 from distill_ray.engine.keys import PartRows
 from distill_ray.engine.messages import Event, Flushed, ReplicaReady, WorkDone, WorkRecord
-from distill_ray.engine.room import Place
-from distill_ray.engine.worker import WorkerSetup
+from distill_ray.engine.run_settings import RunSettings
+from distill_ray.engine.scheduling.room import Place
+from distill_ray.engine.working.worker import WorkerSetup
 from distill_ray.events import RunEvent, RunStarted, StepDecided
 from distill_ray.observe.recorder import Recorder
 from distill_ray.observe.report import RunReport

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import _thread
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from distill_ray.cache.manifest import Manifest
 from distill_ray.cache.store import CacheStore
 from distill_ray.cache.units import StoredRows
-from distill_ray.cache.writer import WriterSettings, WrittenPart, part_stem, writer_tag
+from distill_ray.cache.writer import WrittenPart, part_stem, writer_tag
 from distill_ray.engine.actions import (
     AbandonReplica,
     Action,
@@ -43,15 +42,16 @@ from distill_ray.engine.messages import (
     UnitsFound,
     WorkDone,
 )
-from distill_ray.engine.row_flow import lacks_rows
+from distill_ray.engine.run_settings import RunSettings
 from distill_ray.engine.scheduled import scheduler_of
-from distill_ray.engine.scheduler import Scheduler
-from distill_ray.engine.single_flight import SingleFlight, Watcher
-from distill_ray.engine.step_state import Phase
+from distill_ray.engine.scheduling.row_flow import lacks_rows
+from distill_ray.engine.scheduling.scheduler import Scheduler
+from distill_ray.engine.scheduling.step_state import Phase
+from distill_ray.engine.single_flight import Watcher
 from distill_ray.engine.stopping import end_at_once, stop_on_signals
 from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored_rows
 from distill_ray.engine.timeline import Timeline
-from distill_ray.engine.worker import WorkerSetup
+from distill_ray.engine.working.worker import WorkerSetup
 from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
 from distill_ray.events import (
     Divergent,
@@ -68,30 +68,7 @@ from distill_ray.events import (
     StepFinished,
 )
 from distill_ray.plan import Plan
-from distill_ray.steps.base import (
-    detached,
-)
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How a run is carried out, whatever it computes.
-
-    Attributes:
-        run: the run's id.
-        writer: when parts are cut.
-        max_batches: batches of each generator after which it counts as ended; 0 is no limit.
-        check_share: share of the reused units that are computed again to compare.
-        flight: the run's leases; None: it computes whatever others do.
-        stages: for each step the number of its stage: it begins when all of lower numbers have ended.
-    """
-
-    run: str
-    writer: WriterSettings = field(default_factory=WriterSettings)
-    max_batches: int = 0
-    check_share: float = 0.0
-    flight: SingleFlight | None = None
-    stages: Mapping[str, int] = field(default_factory=dict)
+from distill_ray.steps.base import detached
 
 
 def execute(

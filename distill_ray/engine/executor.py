@@ -8,8 +8,8 @@ from typing import Protocol
 from distill_ray.engine.actions import ReadKeys, SendWork
 from distill_ray.engine.keys import PartRows
 from distill_ray.engine.messages import Event
-from distill_ray.engine.room import Amounts, Place
-from distill_ray.engine.worker import WorkerSetup
+from distill_ray.engine.scheduling.room import Amounts, Place
+from distill_ray.engine.working.worker import WorkerSetup
 from distill_ray.resources import StepResources
 
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from distill_ray.cache.writer import Block
 from distill_ray.engine.actions import ReadKeys, SendWork
-from distill_ray.engine.blocks import LIVE_BYTES
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import Event, Flushed, ReplicaReady, WorkDone
-from distill_ray.engine.room import Amounts, Place
-from distill_ray.engine.worker import Worker, WorkerSetup
+from distill_ray.engine.scheduling.blocks import LIVE_BYTES
+from distill_ray.engine.scheduling.room import Amounts, Place
+from distill_ray.engine.working.worker import Worker, WorkerSetup
 from distill_ray.errors import ProcessUnusableError, StepError
 from distill_ray.resources import StepResources
 

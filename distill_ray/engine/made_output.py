@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
-from distill_ray.engine.scheduler import Scheduler
+from distill_ray.engine.scheduling.scheduler import Scheduler
 from distill_ray.plan import Plan
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
-from distill_ray.engine.routing import RouteSpec
-from distill_ray.engine.scheduler import Scheduler
-from distill_ray.engine.step_state import StepSpec
+from distill_ray.engine.run_settings import RunSettings
+from distill_ray.engine.scheduling.routing import RouteSpec
+from distill_ray.engine.scheduling.scheduler import Scheduler
+from distill_ray.engine.scheduling.step_state import StepSpec
 from distill_ray.engine.stored_rows import stored_units
 from distill_ray.graph.streams import Convergence, convergences
 from distill_ray.plan import Plan, StepPlan
 from distill_ray.steps.base import GeneratorStep, Step, batches_at_once_of, is_row_wise, kind_of
 from distill_ray.steps.declared import declared_columns
-
-if TYPE_CHECKING:
-    from distill_ray.engine.execution import RunSettings
 
 
 def scheduler_of(

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.engine.actions import Action, CommitOutput, ReadKeys, SendWork, StartReplica
 from distill_ray.engine.messages import Event, ReplicaLost, RowsLost, WorkDone
-from distill_ray.engine.scheduler import Scheduler
-from distill_ray.engine.step_state import StepState
+from distill_ray.engine.scheduling.scheduler import Scheduler
+from distill_ray.engine.scheduling.step_state import StepState
 from distill_ray.events import (
     CallDone,
     CallLost,

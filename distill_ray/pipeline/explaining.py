@@ -13,7 +13,7 @@ from distill_ray.cache.paths import FunctionId, function_in, safe_name
 from distill_ray.cache.records import FunctionRecord, StepRecord
 from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.store import CacheStore
-from distill_ray.engine.calls import process_rows
+from distill_ray.engine.working.calls import process_rows
 from distill_ray.explain.comparison import Comparison, compare_functions
 from distill_ray.explain.data import SourceRows, compare_data, source_rows
 from distill_ray.explain.difference import code_pieces

@@ -46,8 +46,8 @@ from distill_ray.plan import Plan, StepPlan, make_plan, renewed
 from distill_ray.storage import ReadOnlyStorage, is_shared, open_storage
 
 if TYPE_CHECKING:
-    from distill_ray.engine.execution import RunSettings
     from distill_ray.engine.executor import Executor
+    from distill_ray.engine.run_settings import RunSettings
 
 Engine: TypeAlias = Literal["ray", "inline"]
 CacheScope: TypeAlias = Literal["shared", "pipeline"]
@@ -262,7 +262,7 @@ def _execute(
     if plan.complete:
         guard.take_leases(plan, emit)
         return _found(plan)
-    from distill_ray.engine.execution import RunSettings  # a complete hit does without the engine
+    from distill_ray.engine.run_settings import RunSettings  # a complete hit does without the engine
 
     settings = RunSettings(
         records.run,

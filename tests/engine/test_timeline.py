@@ -7,8 +7,8 @@ import time
 import pytest
 
 from distill_ray.engine.messages import ReplicaLost, ReplicaReady, WorkDone, WorkRecord
-from distill_ray.engine.scheduler import Scheduler
-from distill_ray.engine.step_state import StepSpec
+from distill_ray.engine.scheduling.scheduler import Scheduler
+from distill_ray.engine.scheduling.step_state import StepSpec
 from distill_ray.engine.timeline import Timeline
 from distill_ray.events import (
     CallDone,

@@ -11,7 +11,7 @@ from ray import cloudpickle, get_runtime_context
 
 from distill_ray.cache.writer import Block, WrittenPart
 from distill_ray.engine.messages import Failure, Work, WorkRecord
-from distill_ray.engine.worker import Worker
+from distill_ray.engine.working.worker import Worker
 from distill_ray.environment import SPREAD_GPUS_VARIABLE
 from distill_ray.errors import ProcessUnusableError
 

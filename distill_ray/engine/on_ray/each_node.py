@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distill_ray.engine.room import Amounts
+from distill_ray.engine.scheduling.room import Amounts
 
 _Result = TypeVar("_Result")
 

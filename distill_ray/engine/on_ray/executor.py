@@ -14,7 +14,6 @@ from typing import Any
 import ray
 
 from distill_ray.engine.actions import ReadKeys, SendWork
-from distill_ray.engine.blocks import LIVE_BYTES
 from distill_ray.engine.keys import PartRows, read_keys
 from distill_ray.engine.messages import (
     Event,
@@ -38,8 +37,9 @@ from distill_ray.engine.on_ray.placement import (
 )
 from distill_ray.engine.on_ray.preflight import check_nodes
 from distill_ray.engine.on_ray.waiting import LOOK_SECONDS, Places, patience
-from distill_ray.engine.room import Amounts, Place
-from distill_ray.engine.worker import WorkerSetup
+from distill_ray.engine.scheduling.blocks import LIVE_BYTES
+from distill_ray.engine.scheduling.room import Amounts, Place
+from distill_ray.engine.working.worker import WorkerSetup
 from distill_ray.errors import StepError
 from distill_ray.resources import StepResources
 from distill_ray.steps.base import Step

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distill_ray.engine.room import Amounts, fit_together, holds
+from distill_ray.engine.scheduling.room import Amounts, fit_together, holds
 from distill_ray.errors import ResourceError
 from distill_ray.resources import StepResources
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from distill_ray.engine.messages import Event, Failure, NodesSeen, NoRoom
 from distill_ray.engine.on_ray.placement import node_resources
 from distill_ray.engine.on_ray.wishes import Wishes
-from distill_ray.engine.room import Amounts, holds
+from distill_ray.engine.scheduling.room import Amounts, holds
 from distill_ray.environment import seconds_in
 
 WAIT_SECONDS = 600.0

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from distill_ray.engine.on_ray.placement import options_for
-from distill_ray.engine.room import Amounts
+from distill_ray.engine.scheduling.room import Amounts
 
 _MOST = 100
 """How many wait at the same time: when some have got what they wait for, others follow."""
