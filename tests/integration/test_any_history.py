@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from distill_ray.cli.main import main
-from distill_ray.engine import row_lookup
+from distill_ray.engine.scheduling import row_lookup
 from distill_ray.pipeline.running import Engine
 from distill_ray.types import Row
 from tests.damage import cut, flip

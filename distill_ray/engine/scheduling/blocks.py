@@ -62,10 +62,12 @@ class Blocks:
     Attributes:
         live_bytes: bytes that rows in memory may take in all: see `LIVE_BYTES`.
         steps: how many steps share these.
+        read_late: steps whose rows are read when all are there: those in parts are not held in memory.
     """
 
     live_bytes: int = LIVE_BYTES
     steps: int = 1
+    read_late: frozenset[str] = frozenset()
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _stored: dict[tuple[str, str], int] = field(default_factory=dict)
     _held: dict[str, int] = field(default_factory=dict)
@@ -251,7 +253,8 @@ class Blocks:
 
     def _is_spare(self, number: int) -> bool:
         entry = self._blocks[number]
-        return entry.live and entry.part is not None and not entry.needed
+        wanted = entry.needed and entry.step not in self.read_late
+        return entry.live and entry.part is not None and not wanted
 
     def _let_go(self, number: int) -> None:
         entry = self._blocks[number]

@@ -28,6 +28,15 @@ def rows_ahead(spec: StepSpec) -> float:
     return math.inf if spec.kind == "global" else max(ROWS_AHEAD, 2 * spec.batch_size)
 
 
+def read_late(specs: Sequence[StepSpec]) -> frozenset[str]:
+    """The steps whose rows nobody reads before all of them are there: only global steps follow."""
+    kinds: dict[str, set[str]] = {}
+    for spec in specs:
+        for name in spec.predecessors:
+            kinds.setdefault(name, set()).add(spec.kind)
+    return frozenset(name for name, of_followers in kinds.items() if of_followers == {"global"})
+
+
 def emit(state: StepState, blocks: Blocks, place: int, piece: Piece) -> None:
     """Take in the rows for a place, and hand on what is now next in the output's order."""
     for emitted in state.resolve(place, piece):

@@ -53,6 +53,7 @@ from distill_ray.engine.scheduling.row_flow import (
     emit_made,
     length_mismatch,
     look_up_offsets,
+    read_late,
     rows_ahead,
     rows_failed,
     was_read,
@@ -83,7 +84,7 @@ class Scheduler:
         awaited: Collection[str] = (),
         routes: Sequence[RouteSpec] = (),
     ) -> None:
-        self.blocks = Blocks(live_bytes, len(specs))
+        self.blocks = Blocks(live_bytes, len(specs), read_late(specs))
         self.steps: dict[str, StepState] = {}
         self.failure: Failure | None = None
         self.stopping = False

@@ -146,3 +146,16 @@ def test_a_call_reads_what_was_let_go_from_its_part_and_the_rest_by_reference() 
     assert call.live == (live,)
     assert call.work.sources == (StoredPart("source", "part"), None)
     assert [(r.source, r.start, r.rows) for r in call.work.inputs[0]] == [(0, 102, 3), (1, 0, 2)]
+
+
+def test_rows_that_are_read_when_all_are_there_are_not_held_once_they_are_stored() -> None:
+    blocks = Blocks(read_late=frozenset({"early"}))
+    for step in ("early", "now"):
+        block = blocks.new(step)
+        blocks.made(block, 100)
+        blocks.need(Slice(block, 0, 1))
+    assert blocks.release() == ()
+    blocks.written(WrittenPart(PART, ((1, 0), (2, 0))))
+    assert blocks.release() == (1,)
+    assert blocks.place(1) == ("early", PART, 0)
+    assert blocks.is_live(2)
