@@ -71,7 +71,7 @@ def test_a_process_is_ended_only_while_a_call_is_late(monkeypatch: pytest.Monkey
 def test_a_call_that_holds_the_interpreter_ends_its_process_and_says_where_it_was() -> None:
     program = (
         "import re\n"
-        "from distill_ray.engine import time_limit\n"
+        "from distill_ray.engine.working import time_limit\n"
         "time_limit.BACKSTOP_SECONDS = 0.5\n"
         "time_limit.TimeLimit(0.1, ends_process=True).call(lambda: re.match('(a*)*b', 'a' * 60))\n"
     )
