@@ -40,11 +40,10 @@ def test_a_run_is_counted_and_exported_by_the_agent_of_the_node(local_ray: None)
         load >> Doubles(name="doubles", input_batch_size=10)
     pipeline.run()
     end = time.monotonic() + EXPORT_SECONDS
-    while ("rows_out_total", "doubles") not in (values := exported()):
-        assert time.monotonic() < end, "Ray's agent exports nothing of the run"
+    while (values := exported()).get(("rows_in_total", "doubles")) != 100:  # it exports now and then
+        assert time.monotonic() < end, f"Ray's agent exports too little of the run: {values}"
         time.sleep(0.2)
     assert values["rows_out_total", "load"] == 100
-    assert values["rows_in_total", "doubles"] == 100
     assert values["rows_out_total", "doubles"] == 200
     assert values["rows_computed_total", "doubles"] == 200
     assert values["batches_computed_total", "doubles"] == 10
