@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
+from distill_ray.engine.scheduling.row_flow import upwards
 from distill_ray.engine.scheduling.scheduler import Scheduler
 from distill_ray.plan import Plan
 
@@ -52,9 +53,7 @@ def _lineage(name: str, plan: Plan, scheduler: Scheduler, hits: Mapping[str, Man
     """
     lineage: dict[str, str] = {}
     keys = {step.name: step.output_key for step in plan.steps}
-    seen, waiting = {name}, [name]
-    while waiting:
-        current = waiting.pop()
+    for current in upwards(name, scheduler.steps):
         if current not in scheduler.steps:
             lineage.update(hits[current].lineage)
             continue
@@ -62,6 +61,4 @@ def _lineage(name: str, plan: Plan, scheduler: Scheduler, hits: Mapping[str, Man
         above = plan.graph.predecessors(current)
         routed = [source for source in above if plan.graph.branch(source, current)]
         lineage.update({plan.routing_key(source): scheduler.routes.summary(source) for source in routed})
-        waiting += [source for source in above if source not in seen]
-        seen.update(above)
     return lineage

@@ -36,7 +36,8 @@ class Wishes:
         wanted = Counter(tuple(sorted(each.items())) for each in needs[:_MOST])
         for wish, handles in self._there.items():
             while len(handles) > wanted[wish]:
-                ray.kill(handles.pop())
+                with suppress(IndexError):  # the last one was granted just now, on a thread of Ray's
+                    ray.kill(handles.pop())
         for wish, count in wanted.items():
             handles = self._there.setdefault(wish, [])
             while len(handles) < count:

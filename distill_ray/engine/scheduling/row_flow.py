@@ -6,7 +6,7 @@ Units that an earlier run stored are taken over on the way.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from distill_ray.cache.rows import DIGEST_SIZE
 from distill_ray.cache.units import StoredRows, batch_key, end_key, offset_key
@@ -202,7 +202,7 @@ def _shifted_rows(state: StepState, lacking: str, steps: Mapping[str, StepState]
 
     Others may lack as many rows, so that their numbers would not tell.
     """
-    below = [_is_above(lacking, edge.producer, steps) for edge in state.inputs]
+    below = [lacking in upwards(edge.producer, steps, _keeps_order) for edge in state.inputs]
     if all(below) or not any(below):
         return None
     return Failure(
@@ -212,31 +212,32 @@ def _shifted_rows(state: StepState, lacking: str, steps: Mapping[str, StepState]
     )
 
 
-def _is_above(step: str, other: str, steps: Mapping[str, StepState]) -> bool:
-    """Whether rows that a running step leaves out are missing from another's: it is that, or above it."""
-    seen: set[str] = set()
-    todo = [other]
-    while todo:
-        name = todo.pop()
-        if name == step:
-            return True
-        # What a global step gives is in no order of its input.
-        if name in steps and name not in seen and steps[name].spec.kind != "global":
-            seen.add(name)
-            todo += steps[name].spec.predecessors
-    return False
+def _keeps_order(state: StepState) -> bool:
+    """Whether rows that are missing in a step's input are missing from what it gives, in their order."""
+    return state.spec.kind != "global"
+
+
+def upwards(
+    step: str, steps: Mapping[str, StepState], through: Callable[[StepState], bool] | None = None
+) -> Iterator[str]:
+    """A step, and all that its rows come from as far as they run, each once.
+
+    Args:
+        step: the step's name.
+        steps: those that run; one that does not ends its way.
+        through: whether it goes on above a step; None: above each.
+    """
+    seen, waiting = {step}, [step]
+    while waiting:
+        name = waiting.pop()
+        yield name
+        state = steps.get(name)
+        if state is not None and (through is None or through(state)):
+            above = [each for each in state.spec.predecessors if each not in seen]
+            seen.update(above)
+            waiting += above
 
 
 def lacks_rows(step: str, steps: Mapping[str, StepState]) -> bool:
     """Whether rows failed in a running step, or in one above it: its output is not what it could be."""
-    seen, waiting = {step}, [step]
-    while waiting:
-        state = steps.get(waiting.pop())
-        if state is None:
-            continue
-        if state.failed:
-            return True
-        above = [name for name in state.spec.predecessors if name not in seen]
-        seen.update(above)
-        waiting += above
-    return False
+    return any(name in steps and bool(steps[name].failed) for name in upwards(step, steps))
