@@ -169,18 +169,6 @@ class Machines(Mortals):
             if of is None and isinstance(event, ReplicaLost):
                 self.ended((event.step, event.replica))
 
-    def read(self, action: SendWork) -> list[int]:
-        live = iter(action.live)
-        sources = [
-            self.memory[next(live)][1] if source is None else self.parts[source.name]
-            for source in action.work.sources
-        ]
-        columns = [
-            [row for r in ranges for row in sources[r.source][r.start : r.start + r.rows]]
-            for ranges in action.work.inputs
-        ]
-        return [sum(each) for each in zip(*columns, strict=True)]
-
 
 RESOURCES = ("CPU", "GPU", "ssd")
 
