@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distill_ray.cache.gc import REPLACED, Choice, Condemned, InUse
-from distill_ray.cache.inventory import StoredFunction, StoredOutput, in_order
+from distill_ray.cache.in_order import in_order
+from distill_ray.cache.inventory import StoredFunction, StoredOutput
 from distill_ray.cache.manifest import Manifest, PartEntry, Segment, merge_segments
 from distill_ray.cache.rows import concat_tables
 from distill_ray.cache.unit_index import UnitIndex, concat_indexes

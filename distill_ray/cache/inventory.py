@@ -5,15 +5,16 @@ A root may hold others (`paths.SUBROOT_FOLDERS`); each is walked like the first.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
 from distill_ray.cache import paths
+from distill_ray.cache.in_order import in_order
 from distill_ray.cache.manifest import Manifest, PartEntry
 from distill_ray.cache.paths import FunctionId
 from distill_ray.cache.store import READERS, CacheStore, parts_among
@@ -21,14 +22,8 @@ from distill_ray.cache.use_notes import is_note
 from distill_ray.errors import CorruptObjectError
 from distill_ray.storage import Storage
 
-AHEAD = 4 * READERS
-"""Functions or runs that are read, or wait for whoever asked, at once."""
-
 Tell = Callable[[str], None]
 """Is told what has been looked at, for a progress display."""
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -262,22 +257,6 @@ def read_record(store: CacheStore, path: str) -> dict[str, Any] | Damage | None:
     except ValueError as error:
         return Damage(path, "corrupt record", f"it is no JSON: {error}")
     return record if isinstance(record, dict) else Damage(path, "corrupt record", "it is no JSON object")
-
-
-def in_order(work: Callable[[A], B], items: Iterable[A], threads: int = READERS) -> Iterator[B]:
-    """Do work on several threads, a bounded number of items ahead; give the results in order."""
-    waiting: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def record_paths(folder: str, sizes: Iterable[str]) -> list[str]:

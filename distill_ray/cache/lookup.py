@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from distill_ray.cache import paths
-from distill_ray.cache.inventory import Root, identify, in_order
+from distill_ray.cache.in_order import in_order
+from distill_ray.cache.inventory import Root, identify
 from distill_ray.cache.paths import FunctionId
 
 

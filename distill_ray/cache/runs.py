@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_ray.cache import paths
+from distill_ray.cache.in_order import in_order
 from distill_ray.cache.inventory import (
     Damage,
     Root,
     StoredOutput,
     Tell,
-    in_order,
     read_output,
     read_record,
     record_paths,

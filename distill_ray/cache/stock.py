@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from distill_ray.cache import paths
 from distill_ray.cache.condemned import Clutter
 from distill_ray.cache.gc import REPLACED, Condemned, FunctionFacts, InUse, OutputFacts, PartFacts
+from distill_ray.cache.in_order import in_order
 from distill_ray.cache.inventory import (
     Root,
     StoredFunction,
     StoredOutput,
     Tell,
-    in_order,
     read_record,
     roots,
     walk_functions,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from distill_ray.cache import paths
+from distill_ray.cache.in_order import in_order
 from distill_ray.cache.inventory import (
     Damage,
     Root,
@@ -15,7 +16,6 @@ from distill_ray.cache.inventory import (
     Tell,
     holds_anything,
     identify,
-    in_order,
     read_record,
     records_below,
     roots,

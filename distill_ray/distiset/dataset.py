@@ -104,19 +104,17 @@ class Dataset:
         except IndexError as error:
             raise IndexError(f"A row's position is out of range: there are {len(self)} rows.") from error
 
-    def tables(self, *, whole: bool = False) -> Iterator[pa.Table]:
-        """Give the rows as consecutive Arrow tables in the form of `distill_ray.cache.rows`.
+    def tables(self) -> Iterator[pa.Table]:
+        """Give the rows as consecutive Arrow tables, as `distill_ray.cache.rows` has them, one at a time."""
+        return map(self._shown, self._stored.tables(self._rows))
 
-        Args:
-            whole: all of them will be in memory at once anyway, so read each part only once.
-        """
-        for table in self._stored.tables(self._rows, at_once=max(1, len(self)) if whole else None):
-            hidden = self._hidden.intersection(table.column_names)
-            yield table.select([n for n in table.column_names if n not in hidden]) if hidden else table
+    def all_tables(self) -> list[pa.Table]:
+        """Give what `tables` gives, all in memory: each part is read once, several at a time."""
+        return list(map(self._shown, self._stored.all_tables(self._rows)))
 
     def to_list(self) -> list[Row]:
         """All rows."""
-        return [row for table in self.tables(whole=True) for row in decode_rows(table)]
+        return [row for table in self.all_tables() for row in decode_rows(table)]
 
     def to_dict(self) -> dict[str, list[Any]]:
         """All rows by column: ``{column: values}``, with None where a row has no such key."""
@@ -143,7 +141,7 @@ class Dataset:
 
     def in_memory(self) -> Dataset:
         """Read all rows, so that nothing of where they came from is needed any more."""
-        return Dataset.from_tables(list(self.tables(whole=True)), self.column_names)
+        return Dataset.from_tables(self.all_tables(), self.column_names)
 
     def uniform_schema(self) -> pa.Schema:
         """The one schema that all rows fit into exactly: see `distill_ray.distiset.columns`."""
@@ -153,6 +151,10 @@ class Dataset:
 
     def _with(self, rows: Sequence[int]) -> Dataset:
         return Dataset(self._stored, rows, self._hidden)
+
+    def _shown(self, table: pa.Table) -> pa.Table:
+        hidden = self._hidden.intersection(table.column_names)
+        return table.select([n for n in table.column_names if n not in hidden]) if hidden else table
 
     def _column(self, name: str) -> list[Any]:
         if name not in self.column_names:

@@ -42,7 +42,7 @@ _SCALARS: Final[dict[frozenset[type], pa.DataType]] = {
 
 def to_arrow(datasets: Sequence[Dataset]) -> list[pa.Table]:
     """Give a table for each data set, all with one schema."""
-    tables = [list(dataset.tables(whole=True)) for dataset in datasets]
+    tables = [dataset.all_tables() for dataset in datasets]
     names = dict.fromkeys(chain.from_iterable(dataset.column_names for dataset in datasets))
     joined = list(chain.from_iterable(tables))
     rows = sum(table.num_rows for table in joined)

@@ -3,7 +3,11 @@
 A run of rows that continue each other in one part is read by itself, so walking through a leaf holds one part
 at a time; where rows of several parts alternate, as several replicas leave them, these parts together, as
 far as memory allows. Rows in another order (shuffled, or of a resumed run) are gathered: as many at once as
-memory allows, each part being read once for all of these.
+memory allows, each part being read once for all of these. Who wants all rows in memory gets them by reading
+each part once, several at a time.
+
+Rows are copied only where they must be: out of a part that holds far more rows than are wanted, so that it
+can be let go, and where the runs are so short that a table for each would cost more.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain
 from typing import Final
 
 import pyarrow as pa
 
+from distill_ray.cache.in_order import in_order
 from distill_ray.cache.kept_parts import KeptParts
 from distill_ray.cache.manifest import Segment
 from distill_ray.cache.rows import concat_tables, decode_rows, read_mark
@@ -30,6 +35,8 @@ MAX_GATHERED_ROWS: Final = 32_768
 
 _MAX_GATHERED_BYTES: Final = 64 << 20  # as they are stored
 _LONG: Final = 8  # a run of at least an eighth of what may be gathered is read by itself
+_MIN_MEAN_RUN: Final = 64  # rows; shorter runs are copied into one table
+_READ_AT_ONCE: Final = 4  # parts: of local ones decoding takes the time, two cores' worth of it
 
 
 class RowsInParts:
@@ -85,24 +92,36 @@ class RowsInParts:
             )
         return found
 
-    def tables(self, rows: Sequence[int], at_once: int | None = None) -> Iterator[pa.Table]:
-        """Give rows by their numbers, in the order asked for, as consecutive tables.
+    def tables(self, rows: Sequence[int]) -> Iterator[pa.Table]:
+        """Give rows by their numbers, in the order asked for, as consecutive tables that come one at a time.
 
         Args:
             rows: numbers from 0 up to the length.
-            at_once: rows that may be gathered from several parts; by default as many as memory allows.
         """
-        in_order = isinstance(rows, range) and rows.step == 1
+        forward = isinstance(rows, range) and rows.step == 1
         passed = rows[0] if rows else 0
-        for window in self._windows(rows, at_once or self._gathered_at_once()):
+        for window in self._windows(rows, self._gathered_at_once()):
             if len(window) == 1:
                 yield self._read(window[0].part).slice(window[0].first_row, window[0].rows)
             else:
-                yield from self._gather(window)
+                wanted = dict.fromkeys(run.part for run in window)
+                kept_first = sorted(wanted, key=lambda part: part not in self._read)
+                yield from _arrange(window, ((part, self._read(part)) for part in kept_first))
             passed += sum(run.rows for run in window)
-            for part in {run.part for run in window if in_order}:
+            for part in {run.part for run in window if forward}:
                 if self._ends[part] <= passed:
                     self._read.spend(part)
+
+    def all_tables(self, rows: Sequence[int]) -> list[pa.Table]:
+        """Give rows by their numbers, in the order asked for, as consecutive tables, all in memory.
+
+        Args:
+            rows: numbers from 0 up to the length.
+        """
+        runs = list(self._runs(rows))
+        wanted = list(dict.fromkeys(run.part for run in runs))
+        read = in_order(lambda part: (part, self._parts.read(part)), wanted, _READ_AT_ONCE, _READ_AT_ONCE)
+        return list(_arrange(runs, read))
 
     def _part_numbers(self) -> list[int]:
         return list(dict.fromkeys(segment.part for segment in self._segments))
@@ -158,26 +177,57 @@ class RowsInParts:
             start += max(0, count)
             position += 1
 
-    def _gather(self, window: Sequence[Segment]) -> Iterator[pa.Table]:
-        """Read each part once, then put its rows to their places."""
-        by_part: dict[int, list[tuple[int, Segment]]] = {}
-        place = 0
-        for run in window:
-            by_part.setdefault(run.part, []).append((place, run))
-            place += run.rows
-        tables, order, taken = [], array("q", bytes(8 * place)), 0
-        for part in sorted(by_part, key=lambda part: part not in self._read):
-            numbers = array("q")
-            for place, run in by_part[part]:
-                numbers.extend(range(run.first_row, run.first_row + run.rows))
-                order[place : place + run.rows] = array("q", range(taken, taken + run.rows))
-                taken += run.rows
-            tables.append(self._read(part).take(_to_arrow(numbers)))
-        joined = concat_tables(tables)
-        for start in range(0, taken, MAX_GATHERED_ROWS):
-            yield joined.take(_to_arrow(order[start : start + MAX_GATHERED_ROWS]))
+
+def _arrange(runs: Sequence[Segment], read: Iterable[tuple[int, pa.Table]]) -> Iterator[pa.Table]:
+    """Put runs of rows into their order.
+
+    Args:
+        runs: which rows, in order.
+        read: every part they lie in, once, by its number.
+    """
+    by_part: dict[int, list[int]] = {}
+    for number, run in enumerate(runs):
+        by_part.setdefault(run.part, []).append(number)
+    tables: list[pa.Table] = []
+    offsets = array("q")  # how many rows stand before each table
+    places = array("q", bytes(8 * len(runs)))  # where each run begins in all of these tables
+    standing = 0
+    for part, table in read:
+        mine = by_part.pop(part)
+        sparse = 2 * sum(runs[number].rows for number in mine) < table.num_rows
+        wanted = [(runs[number].first_row, runs[number].rows) for number in mine]
+        kept = table.take(_to_arrow(wanted)) if sparse else table
+        taken = 0
+        for number, (first, rows) in zip(mine, wanted, strict=True):
+            places[number] = standing + (taken if sparse else first)
+            taken += rows
+        tables.append(kept)
+        offsets.append(standing)
+        standing += kept.num_rows
+    if sum(run.rows for run in runs) < _MIN_MEAN_RUN * len(runs):
+        yield from _copies(runs, places, concat_tables(tables))
+        return
+    for run, place in zip(runs, places, strict=True):
+        at = bisect_right(offsets, place) - 1
+        yield tables[at].slice(place - offsets[at], run.rows)
 
 
-def _to_arrow(numbers: array[int]) -> pa.Array:
-    # From its buffer: `pa.array` of a list would import pandas where it is installed.
+def _copies(runs: Sequence[Segment], places: array[int], table: pa.Table) -> Iterator[pa.Table]:
+    """Copy short runs of a table's rows into as few tables as may be."""
+    gathered: list[tuple[int, int]] = []
+    rows = 0
+    for run, place in zip(runs, places, strict=True):
+        if gathered and rows + run.rows > MAX_GATHERED_ROWS:
+            yield table.take(_to_arrow(gathered))
+            gathered, rows = [], 0
+        gathered.append((place, run.rows))
+        rows += run.rows
+    if gathered:
+        yield table.take(_to_arrow(gathered))
+
+
+def _to_arrow(runs: Iterable[tuple[int, int]]) -> pa.Array:
+    """Give the numbers of all rows of runs, each its first row and how many."""
+    # From a buffer: `pa.array` of a list would import pandas where it is installed.
+    numbers = array("q", chain.from_iterable(range(first, first + rows) for first, rows in runs))
     return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])

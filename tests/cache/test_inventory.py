@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from distill_ray.cache import paths
 from distill_ray.cache.inventory import (
-    AHEAD,
     Damage,
     Root,
     StoredFunction,
     StoredOutput,
     identify,
-    in_order,
     read_output,
     read_record,
     records_below,
@@ -154,20 +151,6 @@ def test_records_are_read_or_said_to_be_damaged(store: CacheStore) -> None:
     assert isinstance(read_record(store, "pipelines/a/d.json"), Damage)
     assert isinstance(read_record(store, "pipelines/a/e.txt"), Damage)
     assert read_record(store, "pipelines/a/none.json") is None
-
-
-def test_work_is_done_a_bounded_number_of_items_ahead_and_given_in_order() -> None:
-    asked: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(10 * AHEAD):
-            asked.append(number)
-            yield number
-
-    results = in_order(lambda number: number * 2, items())
-    assert [next(results) for _ in range(3)] == [0, 2, 4]
-    assert len(asked) <= AHEAD + 3
-    assert list(results) == [2 * number for number in range(3, 10 * AHEAD)]
 
 
 def test_a_walk_that_is_left_early_ends(tmp_path: Path) -> None:

@@ -69,6 +69,37 @@ def test_any_selection_of_scattered_segments_is_in_the_order_asked_for(
         assert set(dataset.column_names) == {key for row in rows for key in row}
 
 
+@settings(max_examples=100, deadline=None)
+@given(parts=chunks, longest=st.integers(1, 3), shortest=st.integers(1, 3), data=st.data())
+def test_runs_of_any_length_come_in_order_copied_or_not(
+    parts: list[list[Row]], longest: int, shortest: int, data: st.DataObject
+) -> None:
+    runs = [
+        Segment(part, first, min(longest, len(found) - first))
+        for part, found in enumerate(parts)
+        for first in range(0, len(found), longest)
+    ]
+    order = data.draw(st.permutations(runs))
+    wanted = order[: data.draw(st.integers(0, len(order)))]
+    expected = [row for run in wanted for row in parts[run.part][run.first_row : run.first_row + run.rows]]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_MIN_MEAN_RUN", shortest)
+        dataset = make(Path(folder), parts, wanted).dataset
+        assert same(list(dataset), expected)
+        assert same(dataset.to_list(), expected)
+        assert same(dataset.in_memory().to_list(), expected)
+
+
+def test_long_runs_of_all_rows_are_the_parts_that_were_read_and_no_copies(tmp_path: Path) -> None:
+    parts = [[{"n": n} for n in range(first, first + 200)] for first in (0, 1_000)]
+    made = make(tmp_path, parts, [Segment(part, first, 100) for first in (0, 100) for part in (0, 1)])
+    tables = made.dataset.all_tables()
+    starts = [table.column("n").chunk(0).buffers()[1].address for table in tables]
+    assert [table.num_rows for table in tables] == [100] * 4
+    assert starts[0] == starts[2]
+    assert starts[1] == starts[3]
+
+
 def test_making_and_slicing_a_data_set_reads_nothing(numbers: Made) -> None:
     assert len(numbers.dataset[5:35][::2]) == 15
     assert numbers.storage.reads == []
