@@ -20,7 +20,7 @@ from distill_ray.engine.scheduling.routing import Converging
 from distill_ray.graph.streams import Convergence
 from distill_ray.steps.base import OnError, StepKind
 
-CALL_BYTES = 2 << 20
+CALL_BYTES = 4 << 20
 """Bytes that one call should make at most."""
 
 MAX_BATCHES = 512
