@@ -273,7 +273,7 @@ def test_a_run_can_refuse_to_wait(runs: Runs) -> None:
 
 
 def test_a_run_can_compute_what_another_one_computes(runs: Runs) -> None:
-    runs.start(seconds=0.1)
+    runs.start(seconds=0.04)
     runs.wait_for_work(1)
     pipeline(runs.asked).run(engine="inline", progress="none", on_busy="compute")
     assert runs.processes[0].is_alive()
