@@ -100,13 +100,14 @@ class RowsInParts:
         """
         forward = isinstance(rows, range) and rows.step == 1
         passed = rows[0] if rows else 0
-        for window in self._windows(rows, self._gathered_at_once()):
+        at_once = self._gathered_at_once()
+        for window in self._windows(rows, at_once):
             if len(window) == 1:
                 yield self._read(window[0].part).slice(window[0].first_row, window[0].rows)
             else:
                 wanted = dict.fromkeys(run.part for run in window)
                 kept_first = sorted(wanted, key=lambda part: part not in self._read)
-                yield from _arrange(window, ((part, self._read(part)) for part in kept_first))
+                yield from _arrange(window, ((part, self._read(part)) for part in kept_first), at_once)
             passed += sum(run.rows for run in window)
             for part in {run.part for run in window if forward}:
                 if self._ends[part] <= passed:
@@ -121,7 +122,7 @@ class RowsInParts:
         runs = list(self._runs(rows))
         wanted = list(dict.fromkeys(run.part for run in runs))
         read = in_order(lambda part: (part, self._parts.read(part)), wanted, _READ_AT_ONCE, _READ_AT_ONCE)
-        return list(_arrange(runs, read))
+        return list(_arrange(runs, read, self._gathered_at_once()))
 
     def _part_numbers(self) -> list[int]:
         return list(dict.fromkeys(segment.part for segment in self._segments))
@@ -178,52 +179,90 @@ class RowsInParts:
             position += 1
 
 
-def _arrange(runs: Sequence[Segment], read: Iterable[tuple[int, pa.Table]]) -> Iterator[pa.Table]:
+def _arrange(
+    runs: Sequence[Segment], read: Iterable[tuple[int, pa.Table]], at_once: int
+) -> Iterator[pa.Table]:
     """Put runs of rows into their order.
 
     Args:
         runs: which rows, in order.
         read: every part they lie in, once, by its number.
+        at_once: rows that may be copied together.
     """
+    rows = sum(run.rows for run in runs)
+    firsts = array("q", (run.first_row for run in runs))
+    if rows >= _MIN_MEAN_RUN * len(runs):
+        tables = _without_others(runs, firsts, read)
+        for first, run in zip(firsts, runs, strict=True):
+            yield tables[run.part].slice(first, run.rows)
+    elif rows <= at_once:
+        yield _copied(runs, firsts, read)
+    else:
+        # Not all of them from all parts: Arrow joins what it copies from, and no column has room for 2 GiB.
+        tables = _without_others(runs, firsts, read)
+        last = {run.part: number for number, run in enumerate(runs)}
+        for start, end in _groups(runs, at_once):
+            group = runs[start:end]
+            wanted = dict.fromkeys(run.part for run in group)
+            yield _copied(group, firsts[start:end], ((part, tables[part]) for part in wanted))
+            for part in wanted:
+                if last[part] < end:
+                    del tables[part]
+
+
+def _without_others(
+    runs: Sequence[Segment], firsts: array[int], read: Iterable[tuple[int, pa.Table]]
+) -> dict[int, pa.Table]:
+    """Give parts by their numbers, without the other rows where these are most; moves ``firsts`` likewise."""
+    tables: dict[int, pa.Table] = {}
+    by_part = _by_part(runs)
+    for part, table in read:
+        mine = by_part[part]
+        if 2 * sum(runs[number].rows for number in mine) >= table.num_rows:
+            tables[part] = table
+            continue
+        tables[part] = table.take(_to_arrow((firsts[number], runs[number].rows) for number in mine))
+        first = 0
+        for number in mine:
+            firsts[number] = first
+            first += runs[number].rows
+    return tables
+
+
+def _groups(runs: Sequence[Segment], at_once: int) -> Iterator[tuple[int, int]]:
+    """Divide runs into groups of so many rows, each as the first one's number and the end."""
+    start = rows = 0
+    for number, run in enumerate(runs):
+        if number > start and rows + run.rows > at_once:
+            yield start, number
+            start, rows = number, 0
+        rows += run.rows
+    yield start, len(runs)
+
+
+def _copied(runs: Sequence[Segment], firsts: Sequence[int], read: Iterable[tuple[int, pa.Table]]) -> pa.Table:
+    """Copy runs of rows, each from its first row on, into one table."""
+    by_part = _by_part(runs)
+    places = array("q", bytes(8 * len(runs)))
+    taken: list[pa.Table] = []
+    rows = 0
+    for part, table in read:
+        mine = by_part[part]
+        taken.append(table.take(_to_arrow((firsts[number], runs[number].rows) for number in mine)))
+        for number in mine:
+            places[number] = rows
+            rows += runs[number].rows
+    if len(taken) == 1:
+        return taken[0]
+    return concat_tables(taken).take(_to_arrow((p, run.rows) for p, run in zip(places, runs, strict=True)))
+
+
+def _by_part(runs: Sequence[Segment]) -> dict[int, list[int]]:
+    """The numbers of the runs that lie in each part."""
     by_part: dict[int, list[int]] = {}
     for number, run in enumerate(runs):
         by_part.setdefault(run.part, []).append(number)
-    tables: list[pa.Table] = []
-    offsets = array("q")  # how many rows stand before each table
-    places = array("q", bytes(8 * len(runs)))  # where each run begins in all of these tables
-    standing = 0
-    for part, table in read:
-        mine = by_part.pop(part)
-        sparse = 2 * sum(runs[number].rows for number in mine) < table.num_rows
-        wanted = [(runs[number].first_row, runs[number].rows) for number in mine]
-        kept = table.take(_to_arrow(wanted)) if sparse else table
-        taken = 0
-        for number, (first, rows) in zip(mine, wanted, strict=True):
-            places[number] = standing + (taken if sparse else first)
-            taken += rows
-        tables.append(kept)
-        offsets.append(standing)
-        standing += kept.num_rows
-    if sum(run.rows for run in runs) < _MIN_MEAN_RUN * len(runs):
-        yield from _copies(runs, places, concat_tables(tables))
-        return
-    for run, place in zip(runs, places, strict=True):
-        at = bisect_right(offsets, place) - 1
-        yield tables[at].slice(place - offsets[at], run.rows)
-
-
-def _copies(runs: Sequence[Segment], places: array[int], table: pa.Table) -> Iterator[pa.Table]:
-    """Copy short runs of a table's rows into as few tables as may be."""
-    gathered: list[tuple[int, int]] = []
-    rows = 0
-    for run, place in zip(runs, places, strict=True):
-        if gathered and rows + run.rows > MAX_GATHERED_ROWS:
-            yield table.take(_to_arrow(gathered))
-            gathered, rows = [], 0
-        gathered.append((place, run.rows))
-        rows += run.rows
-    if gathered:
-        yield table.take(_to_arrow(gathered))
+    return by_part
 
 
 def _to_arrow(runs: Iterable[tuple[int, int]]) -> pa.Array:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
+from array import array
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_ray.cache.manifest import Segment
 from distill_ray.distiset import Dataset, rows
+from distill_ray.distiset.parts import HeldParts
+from distill_ray.distiset.rows import RowsInParts
 from distill_ray.errors import CorruptObjectError
 from distill_ray.types import Row
 from tests.damage import cut, flip
@@ -70,9 +75,15 @@ def test_any_selection_of_scattered_segments_is_in_the_order_asked_for(
 
 
 @settings(max_examples=100, deadline=None)
-@given(parts=chunks, longest=st.integers(1, 3), shortest=st.integers(1, 3), data=st.data())
+@given(
+    parts=chunks,
+    longest=st.integers(1, 3),
+    shortest=st.integers(1, 3),
+    at_once=st.integers(1, 6),
+    data=st.data(),
+)
 def test_runs_of_any_length_come_in_order_copied_or_not(
-    parts: list[list[Row]], longest: int, shortest: int, data: st.DataObject
+    parts: list[list[Row]], longest: int, shortest: int, at_once: int, data: st.DataObject
 ) -> None:
     runs = [
         Segment(part, first, min(longest, len(found) - first))
@@ -84,6 +95,7 @@ def test_runs_of_any_length_come_in_order_copied_or_not(
     expected = [row for run in wanted for row in parts[run.part][run.first_row : run.first_row + run.rows]]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_MIN_MEAN_RUN", shortest)
+        patch.setattr(rows, "MAX_GATHERED_ROWS", at_once)
         dataset = make(Path(folder), parts, wanted).dataset
         assert same(list(dataset), expected)
         assert same(dataset.to_list(), expected)
@@ -98,6 +110,15 @@ def test_long_runs_of_all_rows_are_the_parts_that_were_read_and_no_copies(tmp_pa
     assert [table.num_rows for table in tables] == [100] * 4
     assert starts[0] == starts[2]
     assert starts[1] == starts[3]
+
+
+def test_all_rows_may_be_more_text_than_one_arrow_column_can_hold() -> None:
+    size = 1_536 << 20  # of memory that nobody touches
+    offsets = pa.py_buffer(array("i", [0, 0, size]))
+    column = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(mmap.mmap(-1, size))])
+    part = pa.table({"text": column})
+    stored = RowsInParts(HeldParts((part, part)), [Segment(0, 0, 1), Segment(1, 0, 1)])
+    assert Dataset(stored).to_list() == [{"text": ""}, {"text": ""}]
 
 
 def test_making_and_slicing_a_data_set_reads_nothing(numbers: Made) -> None:
