@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -14,7 +15,9 @@ MAX_KEPT_BYTES = 128 << 20
 
 
 class KeptParts(Generic[K, V]):
-    """Reads parts, and keeps those that were asked for last. Not for several threads at once.
+    """Reads parts, and keeps those that were asked for last; a copy of it begins without any.
+
+    Several threads may ask: one reads at a time, so that none reads what another is about to have.
 
     Args:
         read: reads one.
@@ -36,22 +39,28 @@ class KeptParts(Generic[K, V]):
         self._max_bytes = max_bytes
         self._kept: OrderedDict[K, V] = OrderedDict()
         self._spent: set[K] = set()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeptParts, (self._read, self._size, self._at_least, self._max_bytes)
 
     def __contains__(self, key: K) -> bool:
         return key in self._kept
 
     def __call__(self, key: K) -> V:
         """Give a part; raises what reading it raises."""
-        if key not in self._kept:
-            self._make_room()
-            self._kept[key] = self._read(key)
-        self._spent.discard(key)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        with self._lock:
+            if key not in self._kept:
+                self._make_room()
+                self._kept[key] = self._read(key)
+            self._spent.discard(key)
+            self._kept.move_to_end(key)
+            return self._kept[key]
 
     def spend(self, key: K) -> None:
         """Say that a part is not needed any more: it goes before another one is read."""
-        self._spent.add(key)
+        with self._lock:
+            self._spent.add(key)
 
     def _make_room(self) -> None:
         """Let go what is too much together with the next one, before that comes."""

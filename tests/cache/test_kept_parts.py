@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import copy
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
 from distill_ray.cache.kept_parts import KeptParts
 
 
@@ -51,3 +58,34 @@ def test_what_is_spent_goes_when_another_is_read_and_not_before() -> None:
     parts.spend(0)
     parts(1)
     assert 0 not in parts
+
+
+@pytest.fixture
+def threads_alternating() -> Iterator[None]:
+    """Threads take turns after a few steps of the interpreter."""
+    seconds = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(seconds)
+
+
+@pytest.mark.usefixtures("threads_alternating")
+def test_several_threads_may_ask_for_parts_and_say_which_are_spent() -> None:
+    parts = parts_of([], max_bytes=1_000)
+
+    def walk(first: int) -> int:
+        for part in range(first, first + 2_000):
+            assert parts(part) == bytes(10)
+            parts.spend(part)
+        return first
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(walk, range(8))) == list(range(8))
+
+
+def test_a_copy_begins_without_parts() -> None:
+    parts = KeptParts(bytes, len)
+    parts(10)
+    copied = copy.deepcopy(parts)
+    assert 10 not in copied
+    assert copied(10) == bytes(10)

@@ -6,7 +6,6 @@ The same class serves every engine; it knows nothing of actors.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -125,7 +124,6 @@ class Worker:
         self._read: KeptParts[StoredPart, _Part] = KeptParts(
             self._read_part, lambda part: part.table.nbytes, at_least=len(setup.sources) + 1
         )
-        self._reading = threading.Lock()
         self._rows_yielded: Iterator[tuple[list[Row], bool]] | None = None
         self._offset = 0
         self._ended = False
@@ -225,7 +223,7 @@ class Worker:
         """Put what the step gave for rows together with the columns that these have now."""
         assert isinstance(self._step, Step)
         try:
-            parts = [None if source is None else self._part(source) for source in work.sources]
+            parts = [None if source is None else self._read(source) for source in work.sources]
         except Exception as error:
             made.failure = self._failed("its stored rows could not be read", error)
             return
@@ -319,16 +317,12 @@ class Worker:
         blocks = iter(handed_over)
         try:
             found = [
-                next(blocks).table if source is None else self._part(source).table for source in work.sources
+                next(blocks).table if source is None else self._read(source).table for source in work.sources
             ]
         except Exception as error:
             made.failure = self._failed("its input could not be read", error, _range_of(work))
             return None
         return Inputs(work.inputs, found)
-
-    def _part(self, source: StoredPart) -> _Part:
-        with self._reading:  # calls that begin together want the same parts: each is read once
-            return self._read(source)
 
     def _read_part(self, source: StoredPart) -> _Part:
         return _Part(*self._store.read_part(self._setup.sources[source.step], source.name))
