@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from distill_ray.declaration import Declaration
 from distill_ray.types import RuntimeParameter
+
+SMALLEST = 0.0001
+"""The least of a resource that Ray reserves."""
+
+_FIELDS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
+"""What Ray calls a resource that has a field of its own."""
 
 
 class StepResources(Declaration):
@@ -69,6 +77,19 @@ class StepResources(Declaration):
         if fewest > most:
             raise ValueError("the fewest replicas come first, then the most")
         return replicas
+
+    @field_validator("cpus", "gpus", "resources")
+    @classmethod
+    def _check_amounts(cls, given: Any) -> Any:
+        custom = given if isinstance(given, dict) else {}
+        for name, amount in custom.items():
+            if name in _FIELDS:
+                raise ValueError(f"how much of '{name}' a replica reserves is said in `{_FIELDS[name]}`")
+            if not amount >= 0:
+                raise ValueError(f"less than nothing of '{name}' cannot be reserved")
+        if any(0 < amount < SMALLEST for amount in custom.values() or (given or 0,)):
+            raise ValueError(f"the least that can be reserved is {SMALLEST}")
+        return given
 
     @field_validator("gpus")
     @classmethod
