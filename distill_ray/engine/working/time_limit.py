@@ -18,6 +18,9 @@ T = TypeVar("T")
 BACKSTOP_SECONDS = 10.0
 """How much longer a call may take until its process is ended from outside the interpreter."""
 
+LONGEST_SECONDS = 1e9
+"""Thirty years: whoever wants any time may say infinity, of which timers know nothing."""
+
 
 class OverdueError(BaseException):
     """A call takes too long. It goes on: what it works on must not be used any more."""
@@ -32,7 +35,7 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float | None, *, ends_process: bool) -> None:
-        self.seconds = seconds
+        self.seconds = None if seconds is None else min(seconds, LONGEST_SECONDS)
         self._ends_process = ends_process
 
     def call(self, function: Callable[[], T]) -> T:

@@ -34,6 +34,12 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+@pytest.mark.parametrize("ends_process", [True, False])
+def test_a_limit_that_no_timer_knows_is_no_error(seconds: float, ends_process: bool) -> None:
+    assert TimeLimit(seconds, ends_process=ends_process).call(lambda: 7) == 7
+
+
 def test_without_a_limit_a_call_stays_on_its_thread() -> None:
     assert TimeLimit(None, ends_process=True).call(threading.get_ident) == threading.get_ident()
     assert TimeLimit(60, ends_process=True).call(threading.get_ident) != threading.get_ident()
