@@ -85,14 +85,18 @@ class Computing:
             out = self.limit.call(lambda: process_batch(self.step, inputs))
             unit = Unit(out, row_digests(out))
         except (Exception, SystemExit) as error:
-            if retries.again(error, batch.rows):
-                return self._whole(made, batch, afresh(), afresh, retries)
-            if self.step.on_error == "raise":
-                raise
-            failed = self._failed(error, batch.runs[0][0], batch.rows)
-            made.add_failed(failed, self._without(afresh()[0]))
+            raised = error
         else:
             made.add(unit, batch.key)
+            return
+        # Out here, so that what comes of another try does not show as raised while this was handled.
+        if retries.again(raised, batch.rows):
+            self._whole(made, batch, afresh(), afresh, retries)
+            return
+        if self.step.on_error == "raise":
+            raise raised
+        failed = self._failed(raised, batch.runs[0][0], batch.rows)
+        made.add_failed(failed, self._without(afresh()[0]))
 
     def _rows(
         self, made: Made, batch: BatchWork, inputs: Sequence[Batch], afresh: _Afresh, retries: Retries
@@ -131,14 +135,15 @@ class Computing:
         except UndeclaredColumnError:
             raise
         except (Exception, SystemExit) as error:
-            if retries.again(error, count):
-                return self._outcomes(afresh(), afresh, retries)
-            if self.step.on_error == "raise":
-                raise
-            if count == 1:
-                return [error]
+            raised = error
         else:
             return self._with_second_tries(outcomes, afresh, retries)
+        if retries.again(raised, count):  # out here, as in `_whole`
+            return self._outcomes(afresh(), afresh, retries)
+        if self.step.on_error == "raise":
+            raise raised
+        if count == 1:
+            return [raised]
         alone = [_only(afresh, [place], count) for place in range(count)]
         return [outcome for row in alone for outcome in self._outcomes(row(), row, retries)]
 

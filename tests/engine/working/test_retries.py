@@ -145,3 +145,14 @@ def test_a_batch_that_is_no_row_wise_steps_fails_as_a_whole_after_its_retries(st
     rows, record = computed(Flaky(at=2, times=99, batch_retries=1, on_error="skip"), store)
     assert (rows, record.rows_retried) == ([], 4)
     assert [(failed.first_row, failed.rows) for failed in record.failed] == [(0, 4)]
+
+
+@pytest.mark.parametrize("kind", [Flaky, RaisesAsAWhole])
+def test_the_traceback_of_the_last_try_shows_no_way_through_the_tries_before(
+    kind: type[Flaky], store: CacheStore
+) -> None:
+    _, record = computed(kind(at=2, times=99, batch_retries=2), store)
+    assert record.failure is not None
+    assert "busy at 2" in record.failure.trace
+    assert "During handling" not in record.failure.trace
+    assert "computing.py" not in record.failure.trace
