@@ -31,6 +31,7 @@ def check(graph: Graph) -> None:
         step = graph.steps[name]
         _check_connected(graph, name, step)
         _check_process(graph, name, step)
+        _check_transient_errors(name, step)
         if name in joins:
             _check_convergence(graph, name, step)
         outputs = step.outputs  # once for each step: a loader may open a file to know them
@@ -75,6 +76,18 @@ def _check_process(graph: Graph, name: str, step: BaseStep) -> None:
         _check_offset(name, parameters)
     elif not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         _check_arity(name, graph.predecessors(name), parameters)
+
+
+def _check_transient_errors(name: str, step: BaseStep) -> None:
+    """Hold that an error can be compared with them: where one comes it is too late to say so."""
+    kinds: Any = step.transient_errors if isinstance(step, Step) else ()
+    given = kinds if isinstance(kinds, list | tuple) else [None]
+    if all(isinstance(kind, type) and issubclass(kind, Exception) for kind in given):
+        return
+    raise GraphError(
+        f"Step '{name}': `transient_errors` must be a tuple of classes of exceptions, such as "
+        f"`(TimeoutError,)`; got {kinds!r:.200}."
+    )
 
 
 def _check_sample(name: str, routing: Routing) -> None:

@@ -49,9 +49,9 @@ def _groups(graph: Graph, load_groups: Any) -> list[list[str]]:
             raise ParameterError(f"Group {number} of load_groups is no list of steps but {given!r:.200}.")
         names = [label_of(step) if isinstance(step, BaseStep) else step for step in given]
         for name in names:
-            if name not in graph.steps:
+            if not isinstance(name, str) or name not in graph.steps:
                 raise ParameterError(
-                    f"Group {number} of load_groups names step '{name}', but the steps are: "
+                    f"Group {number} of load_groups names step {name!r:.200}, but the steps are: "
                     f"{listed(graph.steps)}."
                 )
             if name in group_of:

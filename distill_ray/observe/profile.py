@@ -74,10 +74,11 @@ def make_profile(profile: Profile, *, silent: bool = False) -> ChromeTrace | Non
         return None
     if profile is True:
         return ChromeTrace(None, silent=silent)
-    path = Path(profile)
-    if path.suffix != ".json":  # a script, given by mistake, must not be written over
-        raise ParameterError(f"A profile is written to a file whose name ends with .json, not to '{path}'.")
-    return ChromeTrace(path, silent=silent)
+    given: Any = profile
+    if not isinstance(given, str | os.PathLike) or Path(given).suffix != ".json":
+        # A script, given by mistake, must not be written over.
+        raise ParameterError(f"A profile is written to a file whose name ends with .json, not to '{given}'.")
+    return ChromeTrace(Path(given), silent=silent)
 
 
 class ChromeTrace:

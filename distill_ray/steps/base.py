@@ -196,6 +196,11 @@ class BaseStep(Declaration):
                 f"Step '{label_of(self)}' is in no pipeline: create it inside "
                 "`with Pipeline(...) as pipeline:` or pass `pipeline=`."
             )
+        if not isinstance(routing_batch_function, RoutingBatchFunction | None):
+            raise GraphError(
+                f"Step '{label_of(self)}': batches are routed by what `@routing_batch_function()` or "
+                f"`sample_n_steps(n)` makes, got {routing_batch_function!r:.200}."
+            )
         self.pipeline.connect_steps(self, *_as_steps(steps), routing=routing_batch_function)
 
     def __rshift__(self, other: Any) -> Any:
@@ -219,9 +224,16 @@ def _as_steps(other: Any) -> Sequence[BaseStep]:
     steps = other if isinstance(other, list | tuple) else [other]
     for step in steps:
         if not isinstance(step, BaseStep):
-            hint = f" Make a step of it: `{step.__name__}(...)`." if isinstance(step, type) else ""
-            raise GraphError(f"Only steps can be connected, got {step!r}.{hint}")
+            raise GraphError(f"Only steps can be connected, got {step!r:.200}.{_instead(step)}")
     return steps
+
+
+def _instead(other: Any) -> str:
+    if isinstance(other, type):
+        return f" Make a step of it: `{other.__name__}(...)`."
+    if callable(other):
+        return " A function that routes batches wants `@routing_batch_function()` above it."
+    return ""
 
 
 class Step(BaseStep):

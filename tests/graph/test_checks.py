@@ -204,3 +204,13 @@ class Text(Add):
 def test_columns_that_are_no_list_are_refused(wrong: type[Step], message: str) -> None:
     with pytest.raises(GraphError, match=message):
         check(line(LoadDataFromDicts(data=[{"x": 1}]), wrong(name="a")))
+
+
+@pytest.mark.parametrize("wrong", [ValueError, None, ("ValueError",), (ValueError, KeyboardInterrupt)])
+def test_what_may_pass_must_be_exceptions(wrong: Any) -> None:
+    class Retried(Add):
+        transient_errors = wrong
+
+    steps: dict[str, BaseStep] = {"load": LoadDataFromDicts(data=[{"x": 1}]), "retried": Retried()}
+    with pytest.raises(GraphError, match=r"'retried': `transient_errors` must be a tuple of classes.*; got"):
+        check(Graph.of(steps, {"load": [], "retried": ["load"]}))

@@ -56,7 +56,9 @@ def test_a_group_waits_for_all_that_any_of_it_needs() -> None:
         ([["a", "x"]], "Group 0 of load_groups names step 'x', but the steps are: 'a', 'b', 'c', 'd'"),
         ([["a"], ["b", "a"]], "Step 'a' is in the groups 0 and 1 of load_groups"),
         ([["a", "c"]], r"'c' takes rows from 'b', which is in another stage.*Put 'b' into their group"),
+        ([[["a"]]], r"Group 0 of load_groups names step \['a'\], but the steps are"),
         (["a"], "Group 0 of load_groups is no list of steps but 'a'"),
+        ("", "load_groups is a list of lists of steps"),
         ("one_by_one", "load_groups is a list of lists of steps, or 'sequential_step_execution'"),
     ],
 )

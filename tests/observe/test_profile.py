@@ -148,8 +148,8 @@ def test_a_disk_that_is_full_is_said_and_ends_no_run(
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("name", ["pipeline.py", "trace", "trace.json.gz"])
-def test_only_a_name_of_json_is_written_over(name: str) -> None:
+@pytest.mark.parametrize("name", ["pipeline.py", "trace", "trace.json.gz", Path("trace"), 3])
+def test_only_a_name_of_json_is_written_over(name: Any) -> None:
     with pytest.raises(ParameterError, match=r"ends with \.json"):
         make_profile(name)
 

@@ -223,6 +223,16 @@ def test_a_class_that_is_connected_is_told_to_be_made_a_step() -> None:
         Numbers(pipeline=Registry()) >> AddOne
 
 
+def test_a_function_that_routes_is_told_to_be_decorated(registry: Registry) -> None:
+    def first(steps: list[str]) -> list[str]:
+        return steps[:1]
+
+    with pytest.raises(GraphError, match=r"got <function .*wants `@routing_batch_function\(\)` above it"):
+        Numbers() >> first
+    with pytest.raises(GraphError, match=r"Step 'step_2': batches are routed by .*, got <function"):
+        Numbers().connect(AddOne(), routing_batch_function=first)  # type: ignore[arg-type]
+
+
 def test_steps_and_models_have_a_logger_as_in_distilabel(caplog: pytest.LogCaptureFixture) -> None:
     class Own(AddOne):
         _logger: logging.Logger = PrivateAttr(default_factory=lambda: logging.getLogger("own"))
