@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import Self
 
-from distill_ray.errors import GraphError, ParameterError
+from distill_ray.errors import DistillRayError, GraphError, ParameterError
 from distill_ray.graph import Graph, LoadGroups, check, mermaid, stages_of
 from distill_ray.pipeline.parameters import check_given, with_parameters
 from distill_ray.pipeline.saving import dump_pipeline, load_pipeline, read_json, read_yaml, write_tree
@@ -165,7 +165,7 @@ class Pipeline:
             RunInterruptedError: the run was stopped; likewise.
         """
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)
-        stages = stages_of(graph, load_groups) if load_groups else {}
+        stages = {} if load_groups is None else stages_of(graph, load_groups)
         listeners = _listeners(progress, engine, profile)
         settings = {"use_cache": use_cache, "engine": engine, "verify": verify, "on_busy": on_busy}
         where = {"stages": stages, "wait_for_resources": wait_for_resources}
@@ -366,7 +366,11 @@ def _run(pipeline: Pipeline, request: RunRequest) -> Distiset:
     from distill_ray.distiset import Distiset, PipelineOrigin
     from distill_ray.pipeline.running import run
 
-    result = run(request)
+    try:
+        result = run(request)
+    except DistillRayError as error:
+        # It says what happened and what to do: the way there through the engine tells its reader nothing.
+        raise error.with_traceback(None) from error.__cause__
     return Distiset.from_run(
         result.store,
         result.leaves,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def test_a_run_that_fails_is_the_latest_but_not_the_last_finished_one(cache_root
         pipeline().run({"add": {"bad": True}}, engine="inline")
     assert record(cache_root, "finished")["run"] == finished
     assert record(cache_root, "latest")["run"] != finished
+
+
+def test_an_error_of_a_run_comes_without_the_way_through_the_engine() -> None:
+    with pytest.raises(StepError, match="ValueError: bad") as caught:
+        pipeline().run({"add": {"bad": True}}, engine="inline")
+    files = [Path(frame.filename) for frame in traceback.extract_tb(caught.tb)]
+    assert files[0] == Path(__file__)
+    assert {file.name for file in files[1:]} == {"pipeline.py"}
+    assert "During handling" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_complete_hit_is_the_latest_run_too_once_other_steps_have_run(cache_root: Path) -> None:
