@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from pydantic import PrivateAttr
 
+from distill_ray.engine.on_ray import executor
 from distill_ray.errors import ResourceError, StepError
 from distill_ray.pipeline import Pipeline
 from distill_ray.pipeline.running import Engine
@@ -64,6 +65,13 @@ class Double(Step):
         for row in inputs:
             row["twice"] = 2 * row["n"]
         yield inputs
+
+
+class Stays(Double):
+    """Never comes back from unload()."""
+
+    def unload(self) -> None:
+        threading.Event().wait()
 
 
 class Total(GlobalStep):
@@ -321,6 +329,18 @@ def test_steps_that_together_ask_for_more_than_there_is_run_one_after_the_other(
         numbers = Numbers(count=30, resources=three)
         numbers >> Double(resources=three) >> Repeat(times=1, resources=three)
     assert len(rows_of(pipeline.run())) == 30
+
+
+def test_a_replica_that_never_unloads_keeps_no_step_from_its_place(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(executor, "CLOSE_SECONDS", 1)
+    monkeypatch.setattr(executor, "LOOK_SECONDS", 0.5)
+    three = StepResources(cpus=3)
+    with Pipeline(name="stays") as pipeline:
+        Numbers(count=30) >> Stays(resources=three) >> Repeat(times=1, resources=three)
+    assert len(rows_of(pipeline.run())) == 30
+    assert "Step 'stays_0': unload() took longer than 1 s" in caplog.text
 
 
 def test_replicas_that_find_no_room_are_not_waited_for(local_ray: None) -> None:

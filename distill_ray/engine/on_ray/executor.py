@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import sys
 import threading
@@ -48,6 +49,8 @@ from distill_ray.storage import Storage
 CLOSE_SECONDS = 30
 """How long a replica may take to unload before its process is ended."""
 
+_log = logging.getLogger(__name__)
+
 
 class RayExecutor:
     """Actors by (step, replica), and references to the rows they made."""
@@ -65,7 +68,7 @@ class RayExecutor:
         self._places = Places(self._patience)
         self._blocks: dict[int, Any] = {}
         self._setups: dict[tuple[str, bool], Any] = {}
-        self._closing: dict[Any, Any] = {}
+        self._closing: dict[Any, tuple[str, Any, float]] = {}
         self._time_limits: dict[str, float | None] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
@@ -164,13 +167,21 @@ class RayExecutor:
         self._loaded.discard((step, replica))
         self._places.gone(step, replica)
         closed = actor.close.remote()
-        self._closing[closed] = actor
+        self._closing[closed] = step, actor, time.monotonic()
         # Ray ends an actor that nobody refers to, and gives its resources back to steps that wait for them.
         closed.future().add_done_callback(lambda _: self._closed(closed, step, replica))
 
     def _closed(self, closed: Any, step: str, replica: int) -> None:
         self._closing.pop(closed, None)
         self._groups.leave(step, replica)
+
+    def _end_overdue(self) -> None:
+        """End those that take too long to unload: others may wait for what they hold."""
+        for closed, (step, actor, since) in list(self._closing.items()):
+            if time.monotonic() - since >= CLOSE_SECONDS:
+                self._closing.pop(closed, None)
+                _log.warning("Step '%s': unload() took longer than %d s: ended", step, CLOSE_SECONDS)
+                ray.kill(actor)
 
     def kill(self, step: str, replica: int) -> None:
         """End a replica's process as it is."""
@@ -201,6 +212,7 @@ class RayExecutor:
         """Wait for the next event."""
         while True:
             self._groups.remove_left()
+            self._end_overdue()
             for seen in self._places.look():
                 self._events.put(seen)
             with suppress(queue.Empty):
@@ -230,7 +242,7 @@ class RayExecutor:
             if not at_once and (closing := list(self._closing)):
                 ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
         finally:
-            for actor in list(self._closing.values()):
+            for _, actor, _ in list(self._closing.values()):
                 ray.kill(actor)
             self._groups.close()
         self._actors.clear()
