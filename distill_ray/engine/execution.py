@@ -50,6 +50,7 @@ from distill_ray.engine.scheduling.step_state import Phase
 from distill_ray.engine.single_flight import Watcher
 from distill_ray.engine.stopping import end_at_once, stop_on_signals
 from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored_rows
+from distill_ray.engine.tidying import tidying
 from distill_ray.engine.timeline import Timeline
 from distill_ray.engine.working.worker import WorkerSetup
 from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
@@ -181,7 +182,8 @@ class _Execution:
                 "The run was stopped. What was finished is in the cache: run it again to resume.",
                 signal=self._stopped_by,
             )
-        self._delete_replaced()
+        with tidying("Parts that were merged into others"):
+            self._delete_replaced()
 
     def _delete_replaced(self) -> None:
         """Remove parts whose rows stand in merged ones; what another run may be reading is left to gc."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from distill_ray.cache.catalog import StoreCatalog
 from distill_ray.cache.lease import Busy, Held, Leases
 from distill_ray.engine.messages import Event, Failure, UnitsFound
+from distill_ray.engine.tidying import tidying
 from distill_ray.plan import StepPlan
 
 LOOKS = 30
@@ -59,7 +60,8 @@ class SingleFlight:
         """An output's manifest stands: nobody needs to wait for this run."""
         held = self._held.pop(output_key, None)
         if held is not None:
-            self._leases.release(held)
+            with tidying("The lease of an output that is complete"):
+                self._leases.release(held)
 
     def read_by_others(self, output_keys: Iterable[str]) -> set[str]:
         """Those of this run's outputs whose parts other runs may be reading, also merged ones."""
@@ -67,7 +69,8 @@ class SingleFlight:
 
     def leave(self) -> None:
         """Say that this run reads no more of what others stored: at its end."""
-        self._leases.leave(self._awaited)
+        with tidying("What says that this run waits for others"):
+            self._leases.leave(self._awaited)
 
 
 class Watcher:
