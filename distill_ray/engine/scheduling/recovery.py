@@ -47,7 +47,7 @@ def replica_lost(state: StepState, event: ReplicaLost, blocks: Blocks) -> Failur
         if state.phase is Phase.FLUSHING:
             state.phase = Phase.RUNNING
     if problem is None and state.deaths > MAX_DEATHS * state.spec.replicas:
-        return _gone(event, state.deaths)
+        return _gone(state, event)
     return problem
 
 
@@ -75,9 +75,15 @@ def _take_calls_back(state: StepState, event: ReplicaLost, blocks: Blocks) -> Fa
     return try_again(state, batches) or problem
 
 
-def _gone(event: ReplicaLost, deaths: int) -> Failure:
-    remedy = LESS_MEMORY if event.out_of_memory else "What does it do as it loads, or in threads of its own?"
-    message = f"{deaths} processes died in a row, at no batch: the last one {event.reason}. {remedy} {GO_ON}"
+def _gone(state: StepState, event: ReplicaLost) -> Failure:
+    where, remedy = "at no batch", "What does it do as it loads, or in threads of its own?"
+    if state.spec.kind == "generator":
+        where, remedy = f"after {state.offset:,} rows", "What do process() and load() do there?"
+    if event.out_of_memory:
+        remedy = LESS_MEMORY
+    message = (
+        f"{state.deaths} processes died in a row, {where}: the last one {event.reason}. {remedy} {GO_ON}"
+    )
     return Failure(event.step, message, event.detail)
 
 

@@ -600,10 +600,11 @@ def test_replicas_that_die_before_they_have_done_anything_end_the_run() -> None:
     list(scheduler.actions())
     for replica in range(MAX_DEATHS + 1):
         assert scheduler.failure is None
-        scheduler.handle(ReplicaLost("load", replica, "ActorDiedError"))
+        scheduler.handle(ReplicaLost("load", replica, "was killed"))
         list(scheduler.actions())
     assert scheduler.failure is not None
-    assert "4 processes died in a row" in scheduler.failure.message
+    assert "4 processes died in a row, after 0 rows: the last one was killed." in scheduler.failure.message
+    assert "What do process() and load() do there?" in scheduler.failure.message
 
 
 def calls_of(scheduler: Scheduler, step: str) -> list[SendWork]:
