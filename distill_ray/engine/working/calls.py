@@ -6,11 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distill_ray.engine.working.row_units import attribute
-from distill_ray.errors import RowError
+from distill_ray.engine.working.time_limit import OverdueError
+from distill_ray.errors import ProcessUnusableError, RowError
 from distill_ray.steps.base import GeneratorStep, Step
 from distill_ray.steps.declared import declared_rows
 from distill_ray.steps.mappings import to_pipeline_names, to_step_names
 from distill_ray.types import Batch, Row, RowFailure
+
+NOT_OF_THE_STEP = (KeyboardInterrupt, GeneratorExit, OverdueError, ProcessUnusableError)
+"""What comes out of a step and is no failure of it; all else is, whether it is an ``Exception`` or not.
+
+Panics of libraries that are written in Rust are none, nor is ``asyncio.CancelledError``.
+"""
 
 
 def process_batch(step: Step, inputs: Sequence[Batch]) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from distill_ray.cache.rows import DIGEST_SIZE, row_digests
 from distill_ray.cache.units import column_digests, row_keys
 from distill_ray.engine.messages import BatchWork, FailedRows, Failure
-from distill_ray.engine.working.calls import process_batch, process_rows
+from distill_ray.engine.working.calls import NOT_OF_THE_STEP, process_batch, process_rows
 from distill_ray.engine.working.made import Made, Unit
 from distill_ray.engine.working.retries import Retries
 from distill_ray.engine.working.row_units import joined, shape_of
@@ -59,7 +59,9 @@ class Computing:
         retries = Retries(self.step)
         try:
             compute(made, batch, inputs, afresh, retries)
-        except (Exception, SystemExit) as error:
+        except NOT_OF_THE_STEP:
+            raise
+        except BaseException as error:
             rows = (batch.runs[0][0], batch.runs[0][0] + batch.rows) if len(batch.runs) == 1 else None
             made.failure = self.explain(error, rows)
         made.retried += retries.rows
@@ -84,7 +86,9 @@ class Computing:
         try:
             out = self.limit.call(lambda: process_batch(self.step, inputs))
             unit = Unit(out, row_digests(out))
-        except (Exception, SystemExit) as error:
+        except NOT_OF_THE_STEP:
+            raise
+        except BaseException as error:
             raised = error
         else:
             made.add(unit, batch.key)
@@ -132,9 +136,9 @@ class Computing:
         count = len(inputs[0])
         try:
             outcomes = self._at_once(*inputs)
-        except UndeclaredColumnError:
+        except (UndeclaredColumnError, *NOT_OF_THE_STEP):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raised = error
         else:
             return self._with_second_tries(outcomes, afresh, retries)
@@ -161,7 +165,9 @@ class Computing:
         again = _only(afresh, places, len(outcomes))
         try:
             second = self._outcomes(again(), again, retries)
-        except (Exception, SystemExit) as error:  # what was made of the other rows is good
+        except NOT_OF_THE_STEP:
+            raise
+        except BaseException as error:  # what was made of the other rows is good
             second = [error] * len(places)
         for place, outcome in zip(places, second, strict=True):
             outcomes[place] = outcome

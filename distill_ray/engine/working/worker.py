@@ -28,7 +28,7 @@ from distill_ray.engine.messages import (
     Work,
     WorkRecord,
 )
-from distill_ray.engine.working.calls import generate_rows
+from distill_ray.engine.working.calls import NOT_OF_THE_STEP, generate_rows
 from distill_ray.engine.working.computing import Computing, keys_of
 from distill_ray.engine.working.inputs import Inputs
 from distill_ray.engine.working.made import Made, Unit
@@ -261,7 +261,9 @@ class Worker:
                     break
                 if len(made.rows) >= 64 * step.batch_size:
                     break
-        except (Exception, SystemExit) as error:
+        except NOT_OF_THE_STEP:
+            raise
+        except BaseException as error:
             made.failure = self._raised(f"process(), after {self._offset} rows,", error)
         made.last = self._ended
 

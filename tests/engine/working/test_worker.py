@@ -18,7 +18,7 @@ from distill_ray.cache.units import end_key, offset_key
 from distill_ray.cache.writer import Block
 from distill_ray.engine.messages import BatchWork, Range, StoredPart, Work
 from distill_ray.engine.working.worker import Worker, WorkerSetup
-from distill_ray.errors import UndeclaredColumnError
+from distill_ray.errors import ProcessUnusableError, UndeclaredColumnError
 from distill_ray.steps import GeneratorStep, GeneratorStepOutput, RowFailure, Step, StepInput, StepOutput
 from distill_ray.steps.base import BaseStep
 
@@ -445,3 +445,52 @@ def test_a_step_that_exits_has_failed(make: Any) -> None:
     _, record = make(Ends(name="ends")).run(Work(block=1), [])
     assert record.failure.message == "process(), after 2 rows, raised SystemExit: 4"
     assert record.failure.rows is None, "a generator step has no input rows"
+
+
+class PanicError(BaseException):
+    """What a library written in Rust raises where it should not have come to."""
+
+
+class Panics(AddOne):
+    @property
+    def inputs(self) -> list[str]:
+        return ["n"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        if any(row["n"] == 2 for row in inputs):
+            raise PanicError("unreachable")
+        yield [dict(row) for row in inputs]
+
+
+class PanicsByRow(Panics):
+    row_wise = True
+
+
+@pytest.mark.parametrize("kind", [Panics, PanicsByRow])
+def test_what_a_step_raises_is_its_failure_whether_it_is_an_exception_or_not(
+    kind: type[Panics], make: Any
+) -> None:
+    _, record = make(kind(name="panics")).run(work(2, 2), [in_memory(rows(0, 4))])
+    assert record.failure.message == "process() raised PanicError: unreachable"
+    assert (record.failure.rows, record.batches) == ((2, 4), 1)
+    _, record = make(kind(name="panics", on_error="skip")).run(work(2, 2), [in_memory(rows(0, 4))])
+    assert record.failure is None
+    (failed,) = record.failed
+    assert (failed.first_row, failed.rows) == ((2, 1) if kind is PanicsByRow else (2, 2))
+    assert failed.message == "process() raised PanicError: unreachable"
+
+
+def test_an_interrupt_and_a_dead_engine_are_no_failures_of_the_step(make: Any) -> None:
+    class Raises(AddOne):
+        row_wise = True
+        _error: BaseException = PrivateAttr(default_factory=KeyboardInterrupt)
+
+        def process(self, inputs: StepInput) -> StepOutput:
+            raise self._error
+            yield inputs
+
+    step = Raises(name="raises", on_error="skip")
+    for error in (KeyboardInterrupt(), ProcessUnusableError("dead")):
+        step._error = error
+        with pytest.raises(type(error)):
+            make(step).run(work(1), [in_memory(rows(0, 1))])
