@@ -180,7 +180,9 @@ class Worker:
             return
         try:
             self._step.unload()
-        except Exception:
+        except KeyboardInterrupt:  # in this process: the user's
+            raise
+        except BaseException:
             _log.exception("Step '%s': unload() raised", self._name)
 
     def _keep(self, blocks: Sequence[Block]) -> WorkRecord:

@@ -324,12 +324,13 @@ def test_what_load_raises_comes_back_as_text(store: CacheStore) -> None:
     worker.close()
 
 
+@pytest.mark.parametrize("kind", [OSError, SystemExit])
 def test_an_error_in_unload_is_logged_and_does_no_harm(
-    store: CacheStore, caplog: pytest.LogCaptureFixture
+    kind: type[BaseException], store: CacheStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Clingy(AddOne):
         def unload(self) -> None:
-            raise OSError("still busy")
+            raise kind("still busy")
 
     Worker(WorkerSetup(Clingy(name="clingy"), FUNCTION, {}, store.storage, "run"), 0).close()
     assert "'clingy'" in caplog.text
