@@ -10,7 +10,7 @@ DistillRayError
 ├── StorageError        the cache root cannot be read or written
 │   ├── CorruptObjectError   an object is not what was written
 │   └── FormatVersionError   the cache root was made by another format of distill_ray
-├── ResourceError       no node can ever hold what a step declares
+├── ResourceError       no node can hold what a step declares, nor did one come that can
 │   └── ClusterError     a Ray cluster cannot be reached, or does not take a job
 ├── TransientError      user code raises it for what may pass: the batch is tried again
 ├── StepError           a step raised while running

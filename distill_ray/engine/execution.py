@@ -53,7 +53,7 @@ from distill_ray.engine.stored_rows import find_parts, read_digests, read_stored
 from distill_ray.engine.tidying import tidying
 from distill_ray.engine.timeline import Timeline
 from distill_ray.engine.working.worker import WorkerSetup
-from distill_ray.errors import DamagedPartError, RunInterruptedError, StepError
+from distill_ray.errors import DamagedPartError, ResourceError, RunInterruptedError, StepError
 from distill_ray.events import (
     Divergent,
     Listener,
@@ -176,6 +176,8 @@ class _Execution:
             raise DamagedPartError(failure.step, failure.message, rows=failure.rows)
         if failure is not None and not failure.damaged:
             self._emit(StepFailed(failure.step, failure.message, failure.rows))
+            if failure.unplaced:
+                raise ResourceError(f"Step '{failure.step}': {failure.message}")
             raise StepError(failure.step, failure.message, rows=failure.rows, trace=failure.trace)
         if not self._scheduler.complete:
             raise RunInterruptedError(

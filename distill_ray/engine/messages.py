@@ -117,6 +117,7 @@ class Failure:
         rows: first row and end of the batch in the step's input, if it was a batch that failed.
         damaged: rows that it needs are stored no more, or not as they were written: another attempt
             computes them.
+        unplaced: no node came that could hold a replica.
     """
 
     step: str
@@ -124,6 +125,7 @@ class Failure:
     trace: str = ""
     rows: tuple[int, int] | None = None
     damaged: bool = False
+    unplaced: bool = False
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ class Pipeline:
         Raises:
             GraphError, ParameterError: the pipeline, or a parameter, is declared wrongly.
             StepError: a step raised. What was finished is stored: the next run goes on from there.
+            ResourceError: no node has what a step declares, or came to have it in time; likewise.
             RunInterruptedError: the run was stopped; likewise.
         """
         graph = _prepared(self.graph, parameters, dataset, dataset_batch_size)

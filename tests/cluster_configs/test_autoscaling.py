@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from distill_ray.errors import ResourceError, StepError
+from distill_ray.errors import ResourceError
 from distill_ray.pipeline import Pipeline
 from distill_ray.steps import KeepColumns, LoadDataFromDicts, StepResources
 from tests.cluster_configs.configs import read
@@ -39,7 +39,9 @@ def test_what_no_node_has_is_refused_unless_nodes_may_come(
         pipeline_for_a_gpu().run()
 
     monkeypatch.setenv("DISTILL_RAY_WAIT_FOR_RESOURCES", "0.5")
-    with pytest.raises(StepError, match=r"no node with .*accelerator_type:L4.* came in"):
+    with pytest.raises(
+        ResourceError, match=r"Step 'keep_columns_\d': no node with .*accelerator_type:L4.* came in"
+    ):
         pipeline_for_a_gpu().run()
 
 

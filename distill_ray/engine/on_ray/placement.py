@@ -79,7 +79,8 @@ def check_placeable(step: str, resources: StepResources, nodes: Sequence[Amounts
 
 def say_if_short(step: str, resources: StepResources, nodes: Mapping[str, Amounts]) -> None:
     """Log that a step goes on with fewer replicas than its fewest: no more have room at the same time."""
-    if not fit_together([resources.bundles] * resources.fewest, nodes):
+    waits = not is_placeable(resources, nodes.values())  # with no replica at all, for a node to come
+    if not waits and not fit_together([resources.bundles] * resources.fewest, nodes):
         _log.warning(
             "Step '%s' is to have %d replicas at least, which the cluster has no room for even if it holds "
             "nothing else: it goes on with those there are",

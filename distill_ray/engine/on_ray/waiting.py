@@ -92,6 +92,7 @@ class Places:
                     f"no node with {dict(needs)}, which it declares for each replica, came in "
                     f"{self._limit:.0f} s. Run again once there is one, or wait longer "
                     f"(wait_for_resources, {WAIT_VARIABLE}).",
+                    unplaced=True,
                 )
         return None
 

@@ -65,6 +65,12 @@ def test_it_is_said_where_even_the_fewest_do_not_fit(caplog: pytest.LogCaptureFi
     assert "Step 'judge' is to have 3 replicas at least, which the cluster has no room for" in caplog.text
 
 
+def test_nothing_is_said_to_go_on_where_not_even_one_replica_fits(caplog: pytest.LogCaptureFixture) -> None:
+    for replicas in (1, (2, 4)):
+        say_if_short("judge", StepResources(gpus=64, replicas=replicas), {"a": NODE, "b": NODE})
+    assert not caplog.records
+
+
 def test_a_replica_goes_to_the_node_that_was_chosen() -> None:
     node = "ab" * 28
     strategy = actor_options(StepResources(gpus=1), node=node)["scheduling_strategy"]
