@@ -6,6 +6,7 @@ queues once a second or, later on, once in a thousandth of the run so far, and s
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -85,7 +86,10 @@ class CallsDone:
 
 
 class Recorder:
-    """Listens, and writes files of JSON lines through ``write(name, data)``."""
+    """Listens, and writes files of JSON lines through ``write(name, data)``.
+
+    A thread of its own says that the run is to stop, at any moment: events come one at a time.
+    """
 
     def __init__(
         self, write: Callable[[str, bytes], None], clock: Callable[[], float] = time.monotonic
@@ -93,6 +97,7 @@ class Recorder:
         self._write = write
         self._clock = clock
         self._started = clock()
+        self._one_at_a_time = threading.Lock()
         self._lines: list[bytes] = []
         self._segments = 0
         self._flushed = 0.0
@@ -105,6 +110,15 @@ class Recorder:
 
     def listen(self, event: RunEvent) -> None:
         """Take in an event of the run."""
+        with self._one_at_a_time:
+            self._take(event)
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        with self._one_at_a_time:
+            self._write_lines()
+
+    def _take(self, event: RunEvent) -> None:
         seconds = self._clock() - self._started
         pause = max(SAMPLE_SECONDS, seconds / POINTS)
         if seconds - self._window >= pause:
@@ -155,10 +169,9 @@ class Recorder:
         self._lines.append(orjson.dumps(record))
         if len(self._lines) >= SEGMENT or seconds - self._flushed >= max(FLUSH_SECONDS, seconds / 10):
             self._flushed = seconds
-            self.flush()
+            self._write_lines()
 
-    def flush(self) -> None:
-        """Write what has gathered."""
+    def _write_lines(self) -> None:
         if self._lines:
             self._segments += 1
             self._write(f"events-{self._segments:04d}.jsonl", b"\n".join(self._lines) + b"\n")

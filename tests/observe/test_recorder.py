@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from distill_ray.events import Queue, QueuesMeasured, RunFinished, StepFinished
+from distill_ray.events import Queue, QueuesMeasured, RunFinished, RunStopping, StepFinished
 from distill_ray.observe.recorder import FLUSH_SECONDS, SEGMENT, SINGLE_CALLS, Recorder
 from tests.observe.events_of_a_run import Clock, advanced, call, loading, started, working
 
@@ -140,3 +142,32 @@ def test_a_quiet_run_is_written_now_and_then() -> None:
     clock.wait(FLUSH_SECONDS)
     recorder.listen(StepFinished("load", 1))
     assert list(folder) == ["events-0001.jsonl"]
+
+
+def test_a_signal_may_come_while_a_slow_storage_is_written_to() -> None:
+    folder, clock = Folder(), Clock()
+    writing, written = threading.Event(), threading.Event()
+
+    def write(name: str, data: bytes) -> None:
+        writing.set()
+        assert written.wait(20)
+        folder[name] = data
+
+    recorder = Recorder(write, clock)
+    for _ in range(SINGLE_CALLS):
+        recorder.listen(call("load", 0))
+        recorder.listen(call("work", 0))
+    clock.wait(2 * FLUSH_SECONDS)
+    with ThreadPoolExecutor(2) as pool:
+        heard = pool.submit(recorder.listen, call("load", 0))
+        assert writing.wait(20)
+        stopping = threading.Thread(target=recorder.listen, args=[RunStopping(15, (), 0.0)])
+        stopping.start()
+        stopping.join(0.1)  # it has begun
+        written.set()
+        heard.result()
+        stopping.join()
+    recorder.flush()
+    events = [each["event"] for each in folder.records()]
+    assert events.count("RunStopping") == 1
+    assert events.count("CallsDone") == 2
