@@ -105,6 +105,16 @@ def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
     return gathered
 
 
+def _checked_profile(_context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    """Refuse the script, which stands there where no file is meant."""
+    if given and not given.endswith(".json"):
+        raise click.BadParameter(
+            f"its file is one whose name ends with .json, not '{given}'. Without a file, say --profile after "
+            "SCRIPT."
+        )
+    return given
+
+
 @click.command()
 @click.argument("script", metavar="SCRIPT[:PIPELINE]")
 @common_options
@@ -121,6 +131,7 @@ def run_options(command: Callable[..., Record]) -> Callable[..., Record]:
     metavar="FILE",
     is_flag=False,
     flag_value="",
+    callback=_checked_profile,
     help="Write a Chrome trace of the run to a file named *.json; without one, trace-<run>.json.",
 )
 def run(

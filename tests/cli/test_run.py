@@ -62,6 +62,9 @@ def test_a_profile_is_written_where_it_is_wanted(project: Project, monkeypatch: 
 
 def test_a_script_is_not_taken_for_the_file_of_the_profile(project: Project) -> None:
     script = project.script()
-    assert main(["run", "--profile", script, script]) == 2
-    assert "ends with .json" in project.capture.readouterr().err
+    for arguments in ([script], [script, script]):
+        assert main(["run", "--profile", *arguments]) == 2
+        said = " ".join(project.capture.readouterr().err.split())
+        assert "ends with .json" in said
+        assert "Without a file, say --profile after SCRIPT" in said
     assert "Pipeline" in Path(script).read_text()
