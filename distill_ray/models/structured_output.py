@@ -19,6 +19,8 @@ def json_schema_of(value: Any) -> Any:
                 f"structured_output: format {value['format']!r} is not supported: use 'json' and a schema."
             )
         return json_schema_of(value["schema"])
+    if isinstance(value, dict) and set(value) == {"format"}:
+        raise ParameterError(f"structured_output: the 'schema' is missing beside 'format': {value!r:.200}.")
     return value
 
 
@@ -28,7 +30,10 @@ JsonSchema: TypeAlias = Annotated[dict[str, Any], BeforeValidator(json_schema_of
 
 def constraint_of(value: Any) -> dict[str, Any]:
     """Return ``{"format": "json" | "regex", "schema": ...}`` of such a one, a schema or a pydantic model."""
-    if isinstance(value, dict) and value.get("format") == "regex":
+    kind = value.get("format", "json") if isinstance(value, dict) and "schema" in value else "json"
+    if kind not in ("json", "regex"):
+        raise ParameterError(f"structured_output: format {kind!r} is not supported: use 'json' or 'regex'.")
+    if kind == "regex":
         if not isinstance(value.get("schema"), str):
             raise ParameterError("structured_output: of format 'regex' the schema is the expression, a text.")
         return {"format": "regex", "schema": value["schema"]}

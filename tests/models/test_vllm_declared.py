@@ -110,8 +110,11 @@ def test_a_structure_is_a_schema_a_pydantic_model_or_an_expression() -> None:
     assert vLLM(model="org/m", structured_output=expression).structured_output == expression
     with pytest.raises(ParameterError, match="'regex' the schema is the expression"):
         vLLM(model="org/m", structured_output={"format": "regex", "schema": {}})
-    with pytest.raises(ParameterError, match="format 'xml' is not supported"):
+    with pytest.raises(ParameterError, match="format 'xml' is not supported: use 'json' or 'regex'"):
         vLLM(model="org/m", structured_output={"format": "xml", "schema": ""})
+    for kind in ("json", "regex"):
+        with pytest.raises(ParameterError, match=f"the 'schema' is missing beside 'format': .*{kind}"):
+            vLLM(model="org/m", structured_output={"format": kind})
 
 
 def test_a_misspelled_argument_lists_the_valid_ones() -> None:
