@@ -25,6 +25,13 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let go of what a function that defines the class has at hand: replicas are sent all of a class."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.__pydantic_complete__:  # else it is looked up there yet
+            cls.__pydantic_parent_namespace__ = None
+
     def __new__(cls, *_: Any, **parameters: Any) -> Self:
         """Refuse a class that is not finished, by the names of what it lacks."""
         if missing := sorted(getattr(cls, "__abstractmethods__", ())):

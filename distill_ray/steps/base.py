@@ -134,7 +134,6 @@ class BaseStep(Declaration):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Let runtime parameters without a default wait for the run that gives them."""
-        super().__pydantic_init_subclass__(**kwargs)
         fields = [field for field in cls.model_fields.values() if is_runtime_parameter(field)]
         without = [field for field in fields if field.is_required() or field.default is None]
         waiting = [field for field in without if field.validate_default is not False]
@@ -142,6 +141,7 @@ class BaseStep(Declaration):
             field.default, field.validate_default = None, False
         if waiting:
             cls.model_rebuild(force=True)
+        super().__pydantic_init_subclass__(**kwargs)
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)

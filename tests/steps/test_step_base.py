@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import traceback
+from enum import Enum
 from typing import Any
 
 import pytest
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
+from ray import cloudpickle
 
 from distill_ray.errors import GraphError, ParameterError
 from distill_ray.models import OpenAILLM
@@ -253,3 +256,20 @@ def test_steps_and_models_have_a_logger_as_in_distilabel(caplog: pytest.LogCaptu
     ]
     with pytest.raises(AttributeError, match="no attribute '_other'"):
         step._other  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("base", [AddOne, TextGeneration])
+def test_a_class_that_a_function_defines_takes_nothing_of_the_function_along(base: type[Step]) -> None:
+    class Size(Enum):
+        SMALL = 1
+
+    api_key = ["sk-secret"]
+    open_file = (line for line in api_key)
+
+    class Local(base):  # type: ignore[misc, valid-type]
+        size: RuntimeParameter[Size]
+
+    pickled = cloudpickle.dumps(Local)
+    assert b"sk-secret" not in pickled
+    assert pickle.loads(pickled).model_fields["size"].annotation.__name__ == "Size"
+    assert next(open_file) == "sk-secret"
