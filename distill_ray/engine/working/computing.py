@@ -62,8 +62,7 @@ class Computing:
         except NOT_OF_THE_STEP:
             raise
         except BaseException as error:
-            rows = (batch.runs[0][0], batch.runs[0][0] + batch.rows) if len(batch.runs) == 1 else None
-            made.failure = self.explain(error, rows)
+            made.failure = self.explain(error, batch.span)
         made.retried += retries.rows
         if made.failure is None:
             made.finish()

@@ -354,7 +354,4 @@ def _said(error: BaseException) -> str:
 
 
 def _range_of(work: Work) -> tuple[int, int] | None:
-    if not work.batches:
-        return None
-    (first, _), (last, rows) = work.batches[0].runs[0], work.batches[-1].runs[-1]
-    return first, last + rows
+    return (work.batches[0].span[0], work.batches[-1].span[1]) if work.batches else None

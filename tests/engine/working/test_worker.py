@@ -481,6 +481,12 @@ def test_what_a_step_raises_is_its_failure_whether_it_is_an_exception_or_not(
     assert failed.message == "process() raised PanicError: unreachable"
 
 
+def test_rows_that_were_gathered_into_a_batch_are_named_from_the_first_to_the_last(make: Any) -> None:
+    gathered = Work(1, (BatchWork(((2, 1), (4, 2))),), inputs=((Range(0, 0, 3),),), sources=(None,))
+    _, record = make(PanicsByRow(name="panics")).run(gathered, [in_memory(rows(0, 3))])
+    assert record.failure.rows == (2, 6)
+
+
 def test_an_interrupt_and_a_dead_engine_are_no_failures_of_the_step(make: Any) -> None:
     class Raises(AddOne):
         row_wise = True
