@@ -55,12 +55,6 @@ class BatchWork:
         return sum(rows for _, rows in self.runs)
 
     @property
-    def span(self) -> tuple[int, int]:
-        """Its first row in the step's input, and the one after its last; others may be between."""
-        first, rows = self.runs[-1]
-        return self.runs[0][0], first + rows
-
-    @property
     def numbers(self) -> list[int]:
         """The number that each row has in the step's input."""
         return [number for first, rows in self.runs for number in range(first, first + rows)]

@@ -62,7 +62,7 @@ class Computing:
         except NOT_OF_THE_STEP:
             raise
         except BaseException as error:
-            made.failure = self.explain(error, batch.span)
+            made.failure = self.explain(error, span_of([batch]))
         made.retried += retries.rows
         if made.failure is None:
             made.finish()
@@ -215,6 +215,12 @@ def _untried() -> RowError:
     return RowError(
         "process() yielded RowFailure(None): only where `on_error` is 'raise' may it try no more."
     )
+
+
+def span_of(batches: Sequence[BatchWork]) -> tuple[int, int]:
+    """Their first row in the step's input, and the one after their last; others may be between."""
+    last, rows = batches[-1].runs[-1]
+    return batches[0].runs[0][0], last + rows
 
 
 def keys_of(step: Step, inputs: Sequence[Batch]) -> tuple[bytes, bytes]:

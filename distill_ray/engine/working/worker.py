@@ -29,7 +29,7 @@ from distill_ray.engine.messages import (
     WorkRecord,
 )
 from distill_ray.engine.working.calls import NOT_OF_THE_STEP, generate_rows
-from distill_ray.engine.working.computing import Computing, keys_of
+from distill_ray.engine.working.computing import Computing, keys_of, span_of
 from distill_ray.engine.working.inputs import Inputs
 from distill_ray.engine.working.made import Made, Unit
 from distill_ray.engine.working.row_units import joined, own_part
@@ -354,4 +354,4 @@ def _said(error: BaseException) -> str:
 
 
 def _range_of(work: Work) -> tuple[int, int] | None:
-    return (work.batches[0].span[0], work.batches[-1].span[1]) if work.batches else None
+    return span_of(work.batches) if work.batches else None
