@@ -128,15 +128,15 @@ class Pipeline:
     def run(
         self,
         parameters: Parameters | None = None,
+        load_groups: LoadGroups | None = None,
         use_cache: bool = True,
+        *,
         dataset: Any = None,
         dataset_batch_size: int = 50,
-        *,
         engine: Engine = "ray",
         progress: Literal["auto", "none"] = "auto",
         verify: float = 0.0,
         on_busy: OnBusy = "wait",
-        load_groups: LoadGroups | None = None,
         wait_for_resources: float | None = None,
         profile: bool | str | os.PathLike[str] = False,
     ) -> Distiset:
@@ -145,6 +145,7 @@ class Pipeline:
         Args:
             parameters: runtime parameters, ``{step name: {parameter: value}}``, nested where a step holds
                 a model: ``{"generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}``.
+            load_groups: stages to run in: lists of steps to run together, or ``"sequential_step_execution"``.
             use_cache: False computes every step anew (and stores it).
             dataset: rows for the steps that nothing flows into: dicts, a dataset, data frame or Arrow table.
             dataset_batch_size: rows in each batch of ``dataset``.
@@ -154,7 +155,6 @@ class Pipeline:
                 says how many rows differ (``rows_checked``, ``rows_differing``).
             on_busy: what to do about steps that another run computes at this moment: ``"wait"`` for it and
                 take over what it stores as it comes, ``"compute"`` them too, or ``"fail"``.
-            load_groups: stages to run in: lists of steps to run together, or ``"sequential_step_execution"``.
             wait_for_resources: seconds to wait for a node that can hold what a step declares; by default
                 ``$DISTILL_RAY_WAIT_FOR_RESOURCES``, else what no node has is an error at once.
             profile: a file for a Chrome trace, named ``*.json``; True: ``trace-<run>.json`` in this folder.
@@ -199,6 +199,7 @@ class Pipeline:
     def plan(
         self,
         parameters: Parameters | None = None,
+        *,
         use_cache: bool = True,
         dataset: Any = None,
         dataset_batch_size: int = 50,
