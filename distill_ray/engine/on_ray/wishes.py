@@ -49,9 +49,10 @@ class Wishes:
         handle = actor.options(**options_for(dict(wish))).remote()
         handles.append(handle)
 
-        def granted(_: Any) -> None:  # on a thread of Ray's
+        def granted(_: Any) -> None:
+            # On the thread of Ray's that answers would come to: whoever waits for one there, as `ray.kill` does,
+            # waits for ever. An actor that nobody refers to ends by itself.
             with suppress(ValueError):  # it is not wished for any more
                 handles.remove(handle)
-                ray.kill(handle)
 
         handle.__ray_ready__.remote().future().add_done_callback(granted)
