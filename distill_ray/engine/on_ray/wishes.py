@@ -50,8 +50,8 @@ class Wishes:
         handles.append(handle)
 
         def granted(_: Any) -> None:
-            # On the thread of Ray's that answers come to: waiting for one here, as `ray.kill` does, would never
-            # end. An actor that nobody refers to ends by itself.
+            # On the thread of Ray's that answers come to: waiting for one here, as `ray.kill` does, would
+            # never end. An actor that nobody refers to ends by itself.
             with suppress(ValueError):  # it is not wished for any more
                 handles.remove(handle)
 
