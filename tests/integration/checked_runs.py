@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import note
 
 from distill_ray.errors import DistillRayError, StepError
+from distill_ray.observe.report import RunReport
 from distill_ray.pipeline import Pipeline
 from distill_ray.pipeline.running import Engine
 from distill_ray.signature.encode import digest
@@ -50,6 +51,7 @@ class CheckedRun:
         self.known = {function: self.stored.of(function) for function in self.functions.values()}
         self.generated = self.stored.generated(self.functions[SOURCE])
         self.nodes = {node.name: node for node in self.draft.nodes}
+        self.made: RunReport | None = None
         log.write_text("", encoding="utf-8")
 
     def declare(self) -> Pipeline:
@@ -76,6 +78,7 @@ class CheckedRun:
                 made = self.declare().run(
                     engine=self.engine, progress="none", use_cache=self.use_cache, verify=self.verify
                 )
+                self.made = made.report
                 return {leaf: splits["train"].to_list() for leaf, splits in made.items()}
             except StepError as error:
                 note(f"{error}")
@@ -88,7 +91,9 @@ class CheckedRun:
         raise AssertionError("as many runs as damaged parts did not mend the cache")
 
     def report(self) -> dict[str, Any]:
-        """The record of the last run."""
+        """What the run says of itself, by its record where it failed: a complete hit writes none."""
+        if self.made is not None:
+            return self.made.model_dump()
         last = max(self.root.glob("runs/*/run.json"), key=lambda path: path.stat().st_mtime_ns)
         found: dict[str, Any] = json.loads(last.read_bytes())
         return found
