@@ -151,10 +151,9 @@ class Pipeline:
             dataset_batch_size: rows in each batch of ``dataset``.
             engine: ``"ray"``, or ``"inline"`` to run in this process, where breakpoints work.
             progress: how to show progress on standard error.
-            verify: share of the reused units that are computed again to compare, from 0 to 1; the report
-                says how many rows differ (``rows_checked``, ``rows_differing``).
-            on_busy: what to do about steps that another run computes at this moment: ``"wait"`` for it and
-                take over what it stores as it comes, ``"compute"`` them too, or ``"fail"``.
+            verify: share of reused units to compute again and compare, 0 to 1: the report says what differs.
+            on_busy: what to do about steps that another run computes: ``"wait"`` and take over what it stores
+                as it comes, ``"compute"`` them too, or ``"fail"``.
             wait_for_resources: seconds to wait for a node that can hold what a step declares; by default
                 ``$DISTILL_RAY_WAIT_FOR_RESOURCES``, else what no node has is an error at once.
             profile: a file for a Chrome trace, named ``*.json``; True: ``trace-<run>.json`` in this folder.
