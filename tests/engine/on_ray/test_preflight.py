@@ -86,6 +86,7 @@ def test_a_folder_that_nodes_do_not_share_is_refused(cluster: Cluster, tmp_path:
     assert not list(tmp_path.glob("root/steps/*/parts/*"))
 
 
+@pytest.mark.slow
 def test_a_node_without_access_is_named_and_only_where_it_may_run_a_step(
     cluster: Cluster, gcs_root: GcsRoot, faulty_proxy: FaultyProxy, tmp_path: Path
 ) -> None:
